@@ -1,0 +1,1 @@
+"""The foundations: what gateway, workers and bridge share. Imports no room."""

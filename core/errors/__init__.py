@@ -1,0 +1,1 @@
+"""What can go wrong, whose turn it is then, and the errors raised on purpose."""

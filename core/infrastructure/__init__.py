@@ -1,0 +1,1 @@
+"""The Central Hub and its three neighbours: Import Manager, Config Manager, ErrorDNA."""

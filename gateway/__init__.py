@@ -1,0 +1,1 @@
+"""The front door: authenticates, validates, enqueues and answers; nothing here takes long."""

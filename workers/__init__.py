@@ -1,0 +1,1 @@
+"""The workshop: everything slow or dangerous runs here, one process per queue."""
