@@ -1,0 +1,63 @@
+"""Every service of the house: what it requires, and the adapter that opens it. The hub reads this table."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """opens: `module:attribute` of a function (settings, services) -> async context manager over the service.
+
+    requires: services opened before it and handed to `opens`. pinged: whether health checks ask it `ping()`.
+    """
+
+    name: str
+    opens: str
+    requires: frozenset[str] = field(default_factory=frozenset)
+    pinged: bool = False
+
+
+def _table(*providers: Provider) -> dict[str, Provider]:
+    return {provider.name: provider for provider in providers}
+
+
+PROVIDERS: Final = _table(
+    Provider(name="postgres", opens="core.adapters.postgres.pool:open_pool", pinged=True),
+    Provider(name="clickhouse", opens="core.adapters.clickhouse.client:open_client", pinged=True),
+    Provider(name="redis", opens="core.adapters.redis.client:open_client", pinged=True),
+    Provider(
+        name="sources",
+        opens="core.adapters.postgres.sources:open_sources",
+        requires=frozenset({"postgres"}),
+    ),
+    Provider(
+        name="identity",
+        opens="core.adapters.postgres.identity:open_identity",
+        requires=frozenset({"postgres"}),
+    ),
+    Provider(
+        name="tick_store",
+        opens="core.adapters.clickhouse.tick_store:open_tick_store",
+        requires=frozenset({"clickhouse"}),
+    ),
+    Provider(
+        name="tick_reader",
+        opens="core.adapters.clickhouse.tick_reader:open_tick_reader",
+        requires=frozenset({"clickhouse"}),
+    ),
+    Provider(
+        name="certifier",
+        opens="core.adapters.clickhouse.certificates:open_certifier",
+        requires=frozenset({"clickhouse"}),
+    ),
+    Provider(
+        name="latest_quotes",
+        opens="core.adapters.redis.latest_quotes:open_latest_quotes",
+        requires=frozenset({"redis"}),
+    ),
+    Provider(
+        name="job_queue",
+        opens="core.adapters.redis.job_queue:open_job_queue",
+        requires=frozenset({"redis"}),
+    ),
+)

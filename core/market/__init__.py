@@ -1,0 +1,1 @@
+"""What is true of ticks, wherever they are stored."""

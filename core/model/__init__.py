@@ -1,0 +1,1 @@
+"""Plain frozen values with units; no I/O."""

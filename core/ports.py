@@ -1,0 +1,227 @@
+"""Every socket in the wall: what the house needs from outside, as Protocols. Adapters plug in; the hub connects them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from core.messages.jobs import Answer, JobState, TickQuery, BarQuery, QuarantineQuery
+    from core.messages.wire import Notice
+    from core.model.ticks import MarketCursor, Tally, TickBlock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiClient:
+    """Who may ask for tokens. secret_hash: SHA-256 of a 256-bit random secret, hexadecimal."""
+
+    client_id: str
+    tenant: str
+    secret_hash: str
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One feed of ticks and the tenant it belongs to."""
+
+    name: str
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to write one source's ticks. generation: grows with every holder; expires_in_s: from now."""
+
+    source: str
+    holder: str
+    generation: int
+    expires_in_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochAudit:
+    """What the store holds of one (source, epoch). distinct: of seq; floor: seqs dropped by retention below it."""
+
+    source: str
+    epoch: int
+    rows: int
+    distinct: int
+    first_seq: int
+    last_seq: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTally:
+    """The store's own figures for one connector tally."""
+
+    rows: int
+    checksum: int
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def now_ms(self) -> int:
+        """UTC epoch milliseconds."""
+
+    def monotonic_s(self) -> float:
+        """Seconds that never go back."""
+
+
+class TickStore(Protocol):
+    """The store of ticks as the bridge uses it: the only authority on what is durable."""
+
+    async def durable_seq(self, source: str, epoch: int) -> int:
+        """Return the highest stored seq of this epoch, 0 when there is none.
+
+        Only meaningful after `drain`. Raises: Unavailable.
+        """
+
+    async def drain(self, source: str) -> None:
+        """End every insert of `source` that may still commit, and return when none runs any more.
+
+        Raises: Unavailable.
+        """
+
+    async def append(self, block: TickBlock, generation: int) -> None:
+        """Store the block in one atomic, fsynced insert; its rows lie in one partition.
+
+        Raises:
+            Unavailable: refused before anything was sent.
+            UnknownOutcome: it was sent and the answer is missing or an error: drain, re-read durable_seq.
+        """
+
+    def split(self, block: TickBlock) -> Sequence[TickBlock]:
+        """Cut the block, in seq order, into pieces that each lie in one partition."""
+
+    async def cursors(self, source: str) -> Mapping[str, MarketCursor]:
+        """Return for each symbol of `source` where its newest stored ticks stand in market time. Raises: Unavailable."""
+
+
+class Certifier(Protocol):
+    """The store of ticks as the verifier uses it."""
+
+    async def epochs(self, source: str | None) -> Sequence[EpochAudit]:
+        """Audit every (source, epoch), or those of one source. Raises: Unavailable."""
+
+    async def tally(self, source: str, epoch: int, tally: Tally) -> StoredTally:
+        """Compute the store's side of one tally. Raises: Unavailable."""
+
+    async def tallies(self, source: str, epoch: int, tallies: Sequence[Tally]) -> Sequence[StoredTally]:
+        """Compute many, in the order given. Raises: Unavailable."""
+
+
+class TickReader(Protocol):
+    """The store of ticks as readers use it. Every query names the sources its tenant owns."""
+
+    async def symbols(self, sources: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        """List symbols with source, first and last time_msc and number of ticks. Raises: Unavailable."""
+
+    async def ticks(self, query: TickQuery, sources: Sequence[str]) -> Answer:
+        """Answer one page of ticks in the asked format. Raises: Unavailable, Invalid."""
+
+    async def bars(self, query: BarQuery, sources: Sequence[str]) -> Answer:
+        """Answer one page of bars. Raises: Unavailable, Invalid."""
+
+    async def quarantine(self, query: QuarantineQuery, sources: Sequence[str]) -> Answer:
+        """Answer one page of quarantined rows with their reasons. Raises: Unavailable, Invalid."""
+
+    async def last_quotes(self, sources: Sequence[str], symbols: Sequence[str]) -> Mapping[str, bytes]:
+        """Return the newest stored quote of each symbol as JSON, for when the fast copy is empty. Raises: Unavailable."""
+
+
+class SourceRegistry(Protocol):
+    """Sources, their epochs, leases, tallies and notices in the ledger."""
+
+    async def authenticate(self, source: str, token: str) -> Source:
+        """Return the source this token may write. Raises: Unauthorized, Unavailable."""
+
+    async def epoch_of(self, source: str, install: str) -> int:
+        """Return the epoch of this install, giving it the next one when it is new. Raises: Unavailable."""
+
+    async def sources_of(self, tenant: str) -> Sequence[str]:
+        """Return the names of a tenant's sources. Raises: Unavailable."""
+
+    async def take_lease(self, source: str, holder: str, ttl_s: float) -> Lease:
+        """Take or renew the lease. A holder takes its own lease back at once.
+
+        Raises: Conflict (code LEASE_HELD) while somebody else's has not run out, Unavailable.
+        """
+
+    async def renew_leases(self, leases: Sequence[Lease], ttl_s: float) -> frozenset[str]:
+        """Renew, and return the sources whose lease is still ours. Raises: Unavailable."""
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give the lease up, if it is still ours. Raises: Unavailable."""
+
+    async def record_tallies(self, source: str, epoch: int, tallies: Sequence[Tally]) -> None:
+        """Keep the newest tally of each symbol and day. Raises: Unavailable."""
+
+    async def recorded_tallies(self, source: str, epoch: int, day: int | None) -> Sequence[Tally]:
+        """Return the tallies kept, by symbol and day. Raises: Unavailable."""
+
+    async def record_notice(self, source: str, epoch: int, notice: Notice) -> None:
+        """Keep what a connector said about its terminal. Raises: Unavailable."""
+
+    async def floor(self, source: str, epoch: int) -> int:
+        """Return the seq below and including which retention may have dropped ticks; 0 at first. Raises: Unavailable."""
+
+
+class Identity(Protocol):
+    """Who may ask for what."""
+
+    async def client(self, client_id: str) -> ApiClient | None:
+        """Return the client, or None. Raises: Unavailable."""
+
+
+class LatestQuotes(Protocol):
+    """The newest quote of each symbol: lossy by design, never the record of anything."""
+
+    async def put(self, source: str, quotes: Mapping[str, bytes]) -> None:
+        """Keep `quotes`, symbol to JSON. Raises: Unavailable."""
+
+    async def get(self, source: str, symbols: Sequence[str] | None) -> Mapping[str, bytes]:
+        """Return what is there of `symbols`, or all. Raises: Unavailable."""
+
+
+class JobQueue(Protocol):
+    """Ask a worker and be told the answer without polling."""
+
+    async def ask(self, function: str, request: Any, *, tenant: str, timeout_ms: int) -> Answer | str:
+        """Enqueue and wait. Return the answer, or the job id when it outlasts `timeout_ms`.
+
+        Raises: the worker's own TickgateError, or Unavailable when the queue cannot be reached.
+        """
+
+    async def state(self, job_id: str, *, tenant: str) -> JobState:
+        """Return where the job stands. Raises: NotFound (also for another tenant's), Unavailable."""
+
+
+class Pings(Protocol):
+    """Anything a health check can ask whether it is there."""
+
+    async def ping(self) -> None:
+        """Return when it answers. Raises: Unavailable."""
+
+
+class Opens(Protocol):
+    """How the hub opens a service: an async context manager over its adapter."""
+
+    def __call__(self, settings: Any, services: Mapping[str, Any]) -> AbstractAsyncContextManager[Any]: ...
+
+
+class Migrates(Protocol):
+    """A store whose schema is brought forward in numbered steps."""
+
+    async def current(self) -> int:
+        """Return the newest step applied, 0 when none is. Raises: Unavailable."""
+
+    def pending(self, current: int) -> Sequence[str]:
+        """Name the steps above `current`."""
+
+    def apply(self) -> AsyncIterator[str]:
+        """Apply what is pending under a lock, naming each step. Raises: Unavailable, Corrupt, Misconfigured."""

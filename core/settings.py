@@ -1,0 +1,169 @@
+"""Every setting and its default. Read once by the Config Manager, validated, frozen.
+
+A field `host` of section `postgres` is the environment variable TICKGATE_POSTGRES_HOST. Times end in their unit.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Secret:
+    """A value that never shows itself in logs, errors or representations."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(***)" if self._value else "Secret()"
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A group of settings that belong to one product or one process."""
+
+
+class PostgresSettings(Section):
+    host: str = "127.0.0.1"
+    port: Port = 5432
+    database: str = "tickgate"
+    user: str = "tickgate"
+    password: Secret = Secret()
+    connections_max: Positive = 8
+    connect_timeout_s: PositiveFloat = 5.0
+    acquire_timeout_s: PositiveFloat = 5.0
+    command_timeout_s: PositiveFloat = 10.0
+
+
+class ClickHouseSettings(Section):
+    host: str = "127.0.0.1"
+    port: Port = 8123
+    database: str = "tickgate"
+    user: str = "tickgate"
+    password: Secret = Secret()
+    secure: bool = False
+    connections_max: Positive = 16
+    connect_timeout_s: PositiveFloat = 5.0
+    query_timeout_s: PositiveFloat = 30.0
+    query_memory_bytes_max: Positive = 2 * 1024**3
+
+
+class RedisSettings(Section):
+    host: str = "127.0.0.1"
+    port: Port = 6379
+    database: Annotated[int, msgspec.Meta(ge=0)] = 0
+    user: str = ""
+    password: Secret = Secret()
+    secure: bool = False
+    connections_max: Positive = 32
+    connect_timeout_s: PositiveFloat = 2.0
+    command_timeout_s: PositiveFloat = 5.0
+
+
+class AuthSettings(Section):
+    """Access tokens. key_file: private Ed25519 JWK set, only the gateway reads it; jwks_file: its public half."""
+
+    issuer: str = "tickgate"
+    audience: str = "tickgate-api"
+    key_file: str = ""
+    jwks_file: str = ""
+    token_ttl_s: Annotated[int, msgspec.Meta(ge=30, le=900)] = 900
+
+
+class GatewaySettings(Section):
+    """answer_timeout_ms: how long a read may keep its caller waiting before it becomes 202 and a job to poll."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    processes: Positive = 1
+    tls_certificate_file: str = ""
+    tls_key_file: str = ""
+    body_bytes_max: Positive = 64 * 1024
+    answer_timeout_ms: Positive = 5_000
+    metrics_token: Secret = Secret()
+
+
+class BridgeSettings(Section):
+    """insert_interval_ms_min: the least time between the starts of two inserts of one source, so that many small
+    frames become few parts; window_*: what a connector may have unacknowledged.
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = 8001
+    instance: str = ""
+    tls_certificate_file: str = ""
+    tls_key_file: str = ""
+    connections_max: Positive = 1_000
+    hello_timeout_s: PositiveFloat = 5.0
+    heartbeat_ms: Positive = 5_000
+    lease_ttl_s: PositiveFloat = 15.0
+    window_rows: Positive = 800_000
+    window_frames: Positive = 8_192
+    insert_rows_max: Positive = 400_000
+    insert_interval_ms_min: Annotated[int, msgspec.Meta(ge=0)] = 20
+    insert_timeout_s: PositiveFloat = 30.0
+    stream_subscribers_max: Positive = 1_000
+    stream_buffer_bytes_max: Positive = 256 * 1024
+    stream_interval_ms: Positive = 50
+
+
+class WorkerSettings(Section):
+    """health ports of the seed's services: trading 8007, database 8008, chain 8009."""
+
+    host: str = "127.0.0.1"
+    health_port: Port = 8008
+    instance: str = ""
+
+
+class ConnectorSettings(Section):
+    """terminal: `module:attribute` of a Terminal adapter; options: its arguments as a JSON object.
+
+    spool_bytes_max: at this size the connector stops reading; what it did not read is backfilled from history later.
+    """
+
+    source: str = "demo"
+    token: Secret = Secret()
+    bridge_url: str = "ws://127.0.0.1:8001"
+    tls_ca_file: str = ""
+    spool_directory: str = ""
+    spool_bytes_max: Positive = 2 * 1024**3
+    terminal: str = "bridge.connector.simulated:SimulatedTerminal"
+    terminal_options: str = "{}"
+    symbols: list[str] = []
+    poll_interval_ms: Positive = 50
+    page_rows: Positive = 4_096
+    call_timeout_s: PositiveFloat = 20.0
+    history_days_max: Positive = 30
+
+
+class RetentionSettings(Section):
+    """ticks_days: months wholly older than this are dropped; 0 keeps them for ever."""
+
+    ticks_days: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Settings(Section):
+    """The whole house. profile: `embedded` engines of one machine, or `cluster` of real servers."""
+
+    profile: str = "cluster"
+    log_level: str = "info"
+    postgres: PostgresSettings = PostgresSettings()
+    clickhouse: ClickHouseSettings = ClickHouseSettings()
+    redis: RedisSettings = RedisSettings()
+    auth: AuthSettings = AuthSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    bridge: BridgeSettings = BridgeSettings()
+    worker: WorkerSettings = WorkerSettings()
+    connector: ConnectorSettings = ConnectorSettings()
+    retention: RetentionSettings = RetentionSettings()
