@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -43,7 +42,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochAudit:
-    """What the store holds of one (source, epoch). distinct: of seq; floor: seqs dropped by retention below it."""
+    """What the store holds of one (source, epoch). distinct: how many different seqs."""
 
     source: str
     epoch: int
@@ -75,10 +74,11 @@ class Clock(Protocol):
 class TickStore(Protocol):
     """The store of ticks as the bridge uses it: the only authority on what is durable."""
 
-    async def durable_seq(self, source: str, epoch: int) -> int:
+    async def durable_seq(self, source: str, epoch: int, floor: int = 0) -> int:
         """Return the highest stored seq of this epoch, 0 when there is none.
 
-        Only meaningful after `drain`. Raises: Unavailable.
+        floor: a seq known to have been durable; it only makes the question cheap. Only meaningful after
+        `drain`. Raises: Unavailable.
         """
 
     async def drain(self, source: str) -> None:
@@ -110,9 +110,6 @@ class Certifier(Protocol):
 
     async def tally(self, source: str, epoch: int, tally: Tally) -> StoredTally:
         """Compute the store's side of one tally. Raises: Unavailable."""
-
-    async def tallies(self, source: str, epoch: int, tallies: Sequence[Tally]) -> Sequence[StoredTally]:
-        """Compute many, in the order given. Raises: Unavailable."""
 
 
 class TickReader(Protocol):
@@ -167,8 +164,14 @@ class SourceRegistry(Protocol):
     async def record_notice(self, source: str, epoch: int, notice: Notice) -> None:
         """Keep what a connector said about its terminal. Raises: Unavailable."""
 
-    async def floor(self, source: str, epoch: int) -> int:
-        """Return the seq below and including which retention may have dropped ticks; 0 at first. Raises: Unavailable."""
+    async def epochs(self, source: str) -> Mapping[int, int]:
+        """Return every epoch of `source` with the seq up to which retention may have dropped ticks.
+
+        Raises: Unavailable.
+        """
+
+    async def raise_floor(self, source: str, epoch: int, dropped_seq: int) -> None:
+        """Note, before the drop, that ticks up to `dropped_seq` may be gone. Raises: Unavailable."""
 
 
 class Identity(Protocol):
@@ -208,20 +211,21 @@ class Pings(Protocol):
         """Return when it answers. Raises: Unavailable."""
 
 
-class Opens(Protocol):
-    """How the hub opens a service: an async context manager over its adapter."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaStep:
+    """One numbered step of a store's schema. checksum: SHA-256 of its text, so that an edited step is noticed."""
 
-    def __call__(self, settings: Any, services: Mapping[str, Any]) -> AbstractAsyncContextManager[Any]: ...
+    number: int
+    name: str
+    sql: str
+    checksum: str
 
 
-class Migrates(Protocol):
-    """A store whose schema is brought forward in numbered steps."""
+class Schema(Protocol):
+    """A store whose schema is brought forward in numbered steps, never back."""
 
-    async def current(self) -> int:
-        """Return the newest step applied, 0 when none is. Raises: Unavailable."""
+    async def applied(self) -> Mapping[int, str]:
+        """Return the checksum of every step applied, by number. Raises: Unavailable."""
 
-    def pending(self, current: int) -> Sequence[str]:
-        """Name the steps above `current`."""
-
-    def apply(self) -> AsyncIterator[str]:
-        """Apply what is pending under a lock, naming each step. Raises: Unavailable, Corrupt, Misconfigured."""
+    async def apply(self, step: SchemaStep) -> None:
+        """Apply one step and note it. Raises: Unavailable."""

@@ -34,7 +34,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A group of settings that belong to one product or one process."""
 
 
-class PostgresSettings(Section):
+class PostgresSettings(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 5432
     database: str = "tickgate"
@@ -46,7 +46,7 @@ class PostgresSettings(Section):
     command_timeout_s: PositiveFloat = 10.0
 
 
-class ClickHouseSettings(Section):
+class ClickHouseSettings(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8123
     database: str = "tickgate"
@@ -59,7 +59,7 @@ class ClickHouseSettings(Section):
     query_memory_bytes_max: Positive = 2 * 1024**3
 
 
-class RedisSettings(Section):
+class RedisSettings(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 6379
     database: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -71,7 +71,7 @@ class RedisSettings(Section):
     command_timeout_s: PositiveFloat = 5.0
 
 
-class AuthSettings(Section):
+class AuthSettings(Section, frozen=True):
     """Access tokens. key_file: private Ed25519 JWK set, only the gateway reads it; jwks_file: its public half."""
 
     issuer: str = "tickgate"
@@ -81,7 +81,7 @@ class AuthSettings(Section):
     token_ttl_s: Annotated[int, msgspec.Meta(ge=30, le=900)] = 900
 
 
-class GatewaySettings(Section):
+class GatewaySettings(Section, frozen=True):
     """answer_timeout_ms: how long a read may keep its caller waiting before it becomes 202 and a job to poll."""
 
     host: str = "127.0.0.1"
@@ -94,7 +94,7 @@ class GatewaySettings(Section):
     metrics_token: Secret = Secret()
 
 
-class BridgeSettings(Section):
+class BridgeSettings(Section, frozen=True):
     """insert_interval_ms_min: the least time between the starts of two inserts of one source, so that many small
     frames become few parts; window_*: what a connector may have unacknowledged.
     """
@@ -118,7 +118,7 @@ class BridgeSettings(Section):
     stream_interval_ms: Positive = 50
 
 
-class WorkerSettings(Section):
+class WorkerSettings(Section, frozen=True):
     """health ports of the seed's services: trading 8007, database 8008, chain 8009."""
 
     host: str = "127.0.0.1"
@@ -126,7 +126,7 @@ class WorkerSettings(Section):
     instance: str = ""
 
 
-class ConnectorSettings(Section):
+class ConnectorSettings(Section, frozen=True):
     """terminal: `module:attribute` of a Terminal adapter; options: its arguments as a JSON object.
 
     spool_bytes_max: at this size the connector stops reading; what it did not read is backfilled from history later.
@@ -147,13 +147,13 @@ class ConnectorSettings(Section):
     history_days_max: Positive = 30
 
 
-class RetentionSettings(Section):
+class RetentionSettings(Section, frozen=True):
     """ticks_days: months wholly older than this are dropped; 0 keeps them for ever."""
 
     ticks_days: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     """The whole house. profile: `embedded` engines of one machine, or `cluster` of real servers."""
 
     profile: str = "cluster"

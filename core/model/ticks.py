@@ -1,5 +1,6 @@
 """Ticks in bulk: the 60-byte MetaTrader 5 row, and a block of rows on its way into the store."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
@@ -108,3 +109,30 @@ class Tally:
     first_seq: int
     last_seq: int
     checksum: int
+
+
+def slice_block(block: TickBlock, start: int, stop: int) -> TickBlock:
+    """Return rows start..stop of `block` with their runs."""
+    return TickBlock(
+        source=block.source,
+        epoch=block.epoch,
+        first_seq=block.first_seq + start,
+        rows=block.rows[start:stop],
+        runs=slice_runs(block.runs, start, stop),
+        quarantine=block.quarantine[start:stop],
+        backfill=block.backfill[start:stop],
+        utc_offset_s=block.utc_offset_s[start:stop],
+        captured_at_ms=block.captured_at_ms[start:stop],
+    )
+
+
+def slice_runs(runs: Sequence[SymbolRun], start: int, stop: int) -> tuple[SymbolRun, ...]:
+    """Return the runs that cover rows start..stop."""
+    kept: list[SymbolRun] = []
+    at = 0
+    for run in runs:
+        overlap = min(stop, at + run.count) - max(start, at)
+        if overlap > 0:
+            kept.append(SymbolRun(symbol=run.symbol, count=overlap))
+        at += run.count
+    return tuple(kept)

@@ -1,0 +1,88 @@
+"""Connect to ClickHouse over HTTP with bounds on everything, and turn its errors into ours."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import aiohttp
+from clickhouse_connect import get_async_client
+from clickhouse_connect.driver import AsyncClient
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+
+from core.errors.exceptions import Misconfigured, Unavailable
+from core.settings import ClickHouseSettings, Settings
+
+Result = TypeVar("Result")
+AUTHENTICATION_FAILED = 516
+SHORT_QUERY_TIMEOUT_S = 10.0
+
+
+class ClickHouse:
+    """One async client over a bounded connection pool."""
+
+    def __init__(self, client: AsyncClient, query_timeout_s: float) -> None:
+        self.client = client
+        self._query_timeout_s = query_timeout_s
+
+    async def ping(self) -> None:
+        if not await self.client.ping(timeout=1):
+            raise Unavailable("the tick store does not answer", code="STORE_UNAVAILABLE")
+
+    async def ask(self, answer: Awaitable[Result], *, timeout_s: float | None = None) -> Result:
+        """Await a read of this client.
+
+        Raises:
+            Unavailable: the network, the time limit or the server said no; nothing was changed.
+        """
+        try:
+            async with asyncio.timeout(timeout_s or self._query_timeout_s):
+                return await answer
+        except (ClickHouseError, aiohttp.ClientError, OSError, TimeoutError) as e:
+            raise unavailable(e) from e
+
+
+def unavailable(error: Exception) -> Unavailable:
+    detail = f"{type(error).__name__}: {str(error)[:300]}"
+    return Unavailable("the tick store does not answer", code="STORE_UNAVAILABLE", detail=detail)
+
+
+async def connect(clickhouse: ClickHouseSettings, database: str | None) -> AsyncClient:
+    """Open a client; `database` None connects before our database exists.
+
+    Raises:
+        Unavailable: nobody answers yet. Misconfigured: wrong user or password.
+    """
+    try:
+        async with asyncio.timeout(clickhouse.connect_timeout_s):
+            return await get_async_client(
+                host=clickhouse.host,
+                port=clickhouse.port,
+                username=clickhouse.user,
+                password=clickhouse.password.reveal(),
+                secure=clickhouse.secure,
+                database=database or "default",
+                compress=False,
+                connect_timeout=clickhouse.connect_timeout_s,
+                send_receive_timeout=clickhouse.query_timeout_s,
+                connector_limit=clickhouse.connections_max,
+                connector_limit_per_host=clickhouse.connections_max,
+                autogenerate_session_id=False,
+                query_retries=0,
+            )
+    except DatabaseError as e:
+        if e.code == AUTHENTICATION_FAILED:
+            raise Misconfigured("ClickHouse refuses our user or password", code="STORE_AUTH") from e
+        raise unavailable(e) from e
+    except (OperationalError, ClickHouseError, aiohttp.ClientError, OSError, TimeoutError) as e:
+        raise unavailable(e) from e
+
+
+@asynccontextmanager
+async def open_client(settings: Settings, _services: Mapping[str, Any]) -> AsyncIterator[ClickHouse]:
+    """Open the client on our database."""
+    client = await connect(settings.clickhouse, settings.clickhouse.database)
+    try:
+        yield ClickHouse(client, settings.clickhouse.query_timeout_s)
+    finally:
+        await client.close()

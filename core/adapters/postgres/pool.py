@@ -1,0 +1,82 @@
+"""Connect to PostgreSQL with bounds on everything, and turn its errors into ours."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from core.errors.exceptions import Misconfigured, Unavailable
+from core.settings import Settings
+
+CONNECTION_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InterfaceError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+class Postgres:
+    """A bounded pool. `acquire` never waits for ever; `ping` costs one round trip."""
+
+    def __init__(self, pool: asyncpg.Pool, acquire_timeout_s: float) -> None:
+        self.pool = pool
+        self._acquire_timeout_s = acquire_timeout_s
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
+        """Borrow a connection.
+
+        Raises:
+            Unavailable: PostgreSQL is away, or no connection came free in time.
+        """
+        try:
+            async with self.pool.acquire(timeout=self._acquire_timeout_s) as connection:
+                yield connection
+        except CONNECTION_ERRORS as e:
+            raise Unavailable("the ledger does not answer", code="LEDGER_UNAVAILABLE", detail=repr(e)) from e
+
+    async def ping(self) -> None:
+        async with self.acquire() as connection:
+            await connection.fetchval("select 1", timeout=1)
+
+
+@asynccontextmanager
+async def open_pool(settings: Settings, _services: Mapping[str, Any]) -> AsyncIterator[Postgres]:
+    """Open the pool; connections beyond the first are made when they are needed.
+
+    Raises:
+        Unavailable: nobody answers yet. Misconfigured: wrong password or no such database.
+    """
+    postgres = settings.postgres
+    try:
+        pool = await asyncpg.create_pool(
+            host=postgres.host,
+            port=postgres.port,
+            user=postgres.user,
+            password=postgres.password.reveal(),
+            database=postgres.database,
+            min_size=1,
+            max_size=postgres.connections_max,
+            timeout=postgres.connect_timeout_s,
+            command_timeout=postgres.command_timeout_s,
+            server_settings={"application_name": "tickgate"},
+        )
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as e:
+        raise Misconfigured("PostgreSQL refuses our user or password", code="LEDGER_AUTH") from e
+    except (asyncpg.InvalidCatalogNameError, *CONNECTION_ERRORS) as e:
+        raise Unavailable("the ledger does not answer", code="LEDGER_UNAVAILABLE", detail=repr(e)) from e
+    try:
+        yield Postgres(pool, postgres.acquire_timeout_s)
+    finally:
+        try:
+            async with asyncio.timeout(2):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()

@@ -1,0 +1,166 @@
+"""Sources in the ledger: tokens, epochs, leases, tallies and notices."""
+
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from core.adapters.postgres.pool import Postgres
+from core.errors.exceptions import Conflict, Unauthorized
+from core.messages.wire import Notice
+from core.model.ticks import Tally
+from core.ports import Lease, Source
+from core.settings import Settings
+
+
+class PostgresSources:
+    """The `SourceRegistry` port on PostgreSQL. Lease times are PostgreSQL's clock, so holders need not agree."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def authenticate(self, source: str, token: str) -> Source:
+        async with self._postgres.acquire() as connection:
+            row = await connection.fetchrow("select tenant, token_hash from sources where name = $1", source)
+        given = hashlib.sha256(token.encode()).hexdigest()
+        if row is None or not hmac.compare_digest(given, row["token_hash"]):
+            raise Unauthorized("unknown source or wrong token")
+        return Source(name=source, tenant=row["tenant"])
+
+    async def epoch_of(self, source: str, install: str) -> int:
+        async with self._postgres.acquire() as connection, connection.transaction():
+            # The source's row serialises two installs that appear at once.
+            await connection.execute("select from sources where name = $1 for update", source)
+            known = await connection.fetchval(
+                "select epoch from source_epochs where source = $1 and install = $2", source, install
+            )
+            if known is not None:
+                return int(known)
+            return int(
+                await connection.fetchval(
+                    "insert into source_epochs (source, epoch, install)"
+                    " select $1, coalesce(max(epoch), 0) + 1, $2 from source_epochs where source = $1"
+                    " returning epoch",
+                    source,
+                    install,
+                )
+            )
+
+    async def sources_of(self, tenant: str) -> Sequence[str]:
+        async with self._postgres.acquire() as connection:
+            rows = await connection.fetch("select name from sources where tenant = $1 order by name", tenant)
+        return [row["name"] for row in rows]
+
+    async def take_lease(self, source: str, holder: str, ttl_s: float) -> Lease:
+        async with self._postgres.acquire() as connection:
+            generation = await connection.fetchval(
+                "insert into source_leases as held (source, holder, generation, expires_at)"
+                " values ($1, $2, 1, now() + make_interval(secs => $3))"
+                " on conflict (source) do update set holder = $2, generation = held.generation + 1,"
+                " expires_at = excluded.expires_at"
+                " where held.holder = $2 or held.expires_at < now()"
+                " returning generation",
+                source,
+                holder,
+                ttl_s,
+            )
+        if generation is None:
+            raise Conflict(f"another bridge holds the lease of {source}", code="LEASE_HELD")
+        return Lease(source=source, holder=holder, generation=generation, expires_in_s=ttl_s)
+
+    async def renew_leases(self, leases: Sequence[Lease], ttl_s: float) -> frozenset[str]:
+        async with self._postgres.acquire() as connection:
+            rows = await connection.fetch(
+                "update source_leases as held set expires_at = now() + make_interval(secs => $4)"
+                " from unnest($1::text[], $2::text[], $3::bigint[]) as ours (source, holder, generation)"
+                " where held.source = ours.source and held.holder = ours.holder"
+                " and held.generation = ours.generation and held.expires_at >= now()"
+                " returning held.source",
+                [lease.source for lease in leases],
+                [lease.holder for lease in leases],
+                [lease.generation for lease in leases],
+                ttl_s,
+            )
+        return frozenset(row["source"] for row in rows)
+
+    async def release_lease(self, lease: Lease) -> None:
+        async with self._postgres.acquire() as connection:
+            await connection.execute(
+                "update source_leases set expires_at = '-infinity'"
+                " where source = $1 and holder = $2 and generation = $3",
+                lease.source,
+                lease.holder,
+                lease.generation,
+            )
+
+    async def record_tallies(self, source: str, epoch: int, tallies: Sequence[Tally]) -> None:
+        async with self._postgres.acquire() as connection:
+            await connection.executemany(
+                "insert into source_tallies as kept"
+                " (source, epoch, symbol, day, rows, first_seq, last_seq, checksum)"
+                " values ($1, $2, $3, $4, $5, $6, $7, $8)"
+                " on conflict (source, epoch, symbol, day) do update set rows = excluded.rows,"
+                " last_seq = excluded.last_seq, checksum = excluded.checksum"
+                " where kept.last_seq < excluded.last_seq",
+                [(source, epoch, t.symbol, t.day, t.rows, t.first_seq, t.last_seq, t.checksum) for t in tallies],
+            )
+
+    async def recorded_tallies(self, source: str, epoch: int, day: int | None) -> Sequence[Tally]:
+        async with self._postgres.acquire() as connection:
+            rows = await connection.fetch(
+                "select symbol, day, rows, first_seq, last_seq, checksum from source_tallies"
+                " where source = $1 and epoch = $2 and ($3::integer is null or day = $3)"
+                " order by day, symbol",
+                source,
+                epoch,
+                day,
+            )
+        return [
+            Tally(
+                symbol=row["symbol"],
+                day=row["day"],
+                rows=row["rows"],
+                first_seq=row["first_seq"],
+                last_seq=row["last_seq"],
+                checksum=int(row["checksum"]),
+            )
+            for row in rows
+        ]
+
+    async def record_notice(self, source: str, epoch: int, notice: Notice) -> None:
+        async with self._postgres.acquire() as connection:
+            await connection.execute(
+                "insert into source_notices (source, epoch, code, symbol, detail, at_ms)"
+                " values ($1, $2, $3, $4, $5, $6)",
+                source,
+                epoch,
+                notice.code.value,
+                notice.symbol,
+                notice.detail[:1_000],
+                notice.at_ms,
+            )
+
+    async def epochs(self, source: str) -> Mapping[int, int]:
+        """Return every epoch of `source` with the seq up to which retention may have dropped ticks."""
+        async with self._postgres.acquire() as connection:
+            rows = await connection.fetch(
+                "select epoch, dropped_seq from source_epochs where source = $1 order by epoch", source
+            )
+        return {row["epoch"]: row["dropped_seq"] for row in rows}
+
+    async def raise_floor(self, source: str, epoch: int, dropped_seq: int) -> None:
+        """Note that ticks up to `dropped_seq` may be dropped; done before the drop, never lowered."""
+        async with self._postgres.acquire() as connection:
+            await connection.execute(
+                "update source_epochs set dropped_seq = greatest(dropped_seq, $3)"
+                " where source = $1 and epoch = $2",
+                source,
+                epoch,
+                dropped_seq,
+            )
+
+
+@asynccontextmanager
+async def open_sources(_settings: Settings, services: Mapping[str, Any]) -> AsyncIterator[PostgresSources]:
+    yield PostgresSources(services["postgres"])

@@ -1,0 +1,134 @@
+"""What a local deployment creates once and keeps: secrets, signing key, demo credentials, settings files."""
+
+import json
+import os
+import secrets
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from core.errors.exceptions import Misconfigured
+from core.infrastructure.config_manager import PREFIX, write_settings_file
+from core.infrastructure.deployment.layout import Layout
+from core.infrastructure.deployment.ports import HOST, OFFSETS, engine_port
+
+SECRET_BYTES: Final = 32
+DEMO_CLIENT_ID: Final = "demo"
+ENGINES: Final = {"postgres": "postgres", "redis": "valkey", "clickhouse": "clickhouse"}
+"""settings section -> engine"""
+
+Tree = dict[str, Any]
+
+
+def new_secret() -> str:
+    return secrets.token_urlsafe(SECRET_BYTES)
+
+
+def read_tree(path: Path) -> Tree:
+    """Return the JSON object in `path`, empty when there is no file. Raises: Misconfigured when it holds no such."""
+    try:
+        tree = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as e:
+        raise Misconfigured(f"{path} cannot be read: {e}", code="BAD_SETTINGS_FILE") from e
+    if not isinstance(tree, dict):
+        raise Misconfigured(f"{path} holds no JSON object", code="BAD_SETTINGS_FILE")
+    return tree
+
+
+def remembered_port_base(layout: Layout) -> int | None:
+    """Return the port base of the last `up`, if there was one."""
+    gateway = read_tree(layout.settings_file).get("gateway", {})
+    return gateway.get("port") if isinstance(gateway, dict) else None
+
+
+def ensure_settings(layout: Layout, port_base: int) -> Tree:
+    """Write the settings file all processes read: secrets once, engines' ports kept while they are free."""
+    old = read_tree(layout.settings_file)
+    tree = dict(old)
+    avoid = {port_base + offset for offset in range(max(OFFSETS.values()) + 1)}
+    for section in ENGINES:
+        before = old.get(section, {})
+        port = engine_port(before.get("port"), avoid)
+        avoid.add(port)
+        tree[section] = {**before, "host": HOST, "port": port, "password": before.get("password") or new_secret()}
+    tree["profile"] = "embedded"
+    tree["auth"] = {
+        **old.get("auth", {}),
+        "key_file": str(layout.key_file),
+        "jwks_file": str(layout.jwks_file),
+    }
+    for section, process, field in (
+        ("gateway", "gateway", "port"),
+        ("bridge", "bridge", "port"),
+        ("worker", "worker-database", "health_port"),
+    ):
+        tree[section] = {**old.get(section, {}), field: port_base + OFFSETS[process]}
+    if tree != old:
+        write_settings_file(layout.settings_file, tree)
+    return tree
+
+
+def ensure_connector_settings(layout: Layout, tree: Tree, source: str, terminal: Mapping[str, str]) -> str:
+    """Write one connector's own settings file and return its token, which is made once.
+
+    A file of its own, because a token in an argument list or a shared environment is readable by others.
+    """
+    path = layout.connector_settings(source)
+    token = read_tree(path).get("connector", {}).get("token") or new_secret()
+    connector = {
+        "source": source,
+        "token": token,
+        "bridge_url": f"ws://{HOST}:{tree['bridge']['port']}",
+        "spool_directory": str(layout.spool(source)),
+        **terminal,
+    }
+    write_settings_file(path, {"profile": "embedded", "connector": connector})
+    return str(token)
+
+
+def ensure_signing_key(layout: Layout) -> None:
+    """Create the Ed25519 key that signs access tokens, and its public half, unless both are there."""
+    if layout.key_file.exists() and layout.jwks_file.exists():
+        return
+    from joserfc.jwk import OKPKey  # noqa: PLC0415 - loads a cryptography library; needed on the first start only
+
+    key = OKPKey.generate_key("Ed25519", {"use": "sig", "alg": "EdDSA"}, auto_kid=True)
+    write_settings_file(layout.key_file, {"keys": [key.as_dict(private=True)]})
+    write_settings_file(layout.jwks_file, {"keys": [key.as_dict(private=False)]})
+
+
+def ensure_credentials(layout: Layout) -> tuple[str, str]:
+    """Return the demo client's id and secret, created on first use."""
+    known = read_tree(layout.credentials_file)
+    if not known.get("client_secret"):
+        known = {"client_id": DEMO_CLIENT_ID, "client_secret": new_secret()}
+        write_settings_file(layout.credentials_file, known)
+    return str(known["client_id"]), str(known["client_secret"])
+
+
+def child_environment(layout: Layout, owned: Collection[str]) -> dict[str, str]:
+    """Return this process's environment without the variables that would override what the deployment decides.
+
+    owned: such variables, e.g. TICKGATE_POSTGRES_PORT.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in owned}
+    kept.update(
+        TICKGATE_DATA_DIR=str(layout.root),
+        TICKGATE_SETTINGS_FILE=str(layout.settings_file),
+        PYTHONUNBUFFERED="1",
+    )
+    return kept
+
+
+def owned_variables(*trees: Tree) -> frozenset[str]:
+    """Name the environment variables of every setting that stands in `trees`."""
+    names = set()
+    for tree in trees:
+        for section, fields in tree.items():
+            if isinstance(fields, dict):
+                names.update(f"{PREFIX}{section}_{field}".upper() for field in fields)
+            else:
+                names.add(f"{PREFIX}{section}".upper())
+    return frozenset(names)

@@ -1,0 +1,151 @@
+"""Where everything of a local deployment lies: the names under the data directory, and who may read them."""
+
+import hashlib
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from core.errors.exceptions import Misconfigured
+
+SOCKET_PATH_BYTES_MAX: Final = 90
+"""A unix socket's path holds 104 bytes on macOS and 108 on Linux; supervisord binds a longer temporary name first."""
+UNQUOTABLE: Final = frozenset('"\\\n\r\t')
+"""Characters that supervisord's configuration file cannot carry in a path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Names under one data directory. root: absolute and resolved."""
+
+    root: Path
+
+    @property
+    def settings_file(self) -> Path:
+        return self.root / "settings.json"
+
+    @property
+    def credentials_file(self) -> Path:
+        return self.root / "credentials.json"
+
+    @property
+    def key_file(self) -> Path:
+        return self.root / "keys" / "signing.json"
+
+    @property
+    def jwks_file(self) -> Path:
+        return self.root / "keys" / "public.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def supervisor_config(self) -> Path:
+        return self.run / "supervisord.conf"
+
+    @property
+    def deployment_file(self) -> Path:
+        """What the last `up` was asked to run."""
+        return self.run / "deployment.json"
+
+    @property
+    def prepared_file(self) -> Path:
+        """What the stores were last migrated and provisioned for."""
+        return self.run / "prepared.json"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.root / "up.lock"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """Inside the data directory, or in a private temporary directory when that path is too long for a socket."""
+        inside = self.run / "supervisor.sock"
+        if len(os.fsencode(inside)) <= SOCKET_PATH_BYTES_MAX:
+            return inside
+        mark = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"tickgate-{os.getuid()}-{mark}" / "supervisor.sock"
+
+    def engine(self, name: str) -> Path:
+        return self.root / "engines" / name
+
+    def log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    def connector_settings(self, source: str) -> Path:
+        return self.root / "connectors" / f"{source}.json"
+
+    def spool(self, source: str) -> Path:
+        return self.root / "connectors" / source
+
+
+def default_data_dir() -> Path:
+    """Root's lies where the unprivileged user that PostgreSQL runs as can reach it."""
+    if os.getuid() == 0:
+        return Path("/var/lib/tickgate")
+    from platformdirs import user_data_path  # noqa: PLC0415 - not needed when a directory is named
+
+    return user_data_path("tickgate")
+
+
+def layout_of(data_dir: Path | None) -> Layout:
+    """Return the layout of `data_dir`, or of the default one. Nothing is created."""
+    return Layout((data_dir or default_data_dir()).expanduser().resolve())
+
+
+def create(layout: Layout) -> None:
+    """Create the directories that are not there yet, readable by their owner alone.
+
+    Raises:
+        Misconfigured: the place cannot be used; the text says why and what to do.
+    """
+    _check_name(layout.root)
+    # PostgreSQL never runs as root, so root's tree must be passable (not readable) by the user it runs as.
+    mode = 0o711 if os.getuid() == 0 else 0o700
+    try:
+        for directory in (layout.root, layout.root / "engines"):
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(mode)
+        for directory in (layout.logs, layout.run, layout.key_file.parent, layout.root / "connectors"):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        layout.supervisor_socket.parent.mkdir(mode=0o700, exist_ok=True)
+    except OSError as e:
+        text = f"cannot use the data directory {layout.root}: {e.strerror}; choose another with --data-dir"
+        raise Misconfigured(text, code="BAD_DATA_DIR") from e
+    _check_private(layout.supervisor_socket.parent)
+    _check_reachable(layout.root)
+
+
+def _check_name(root: Path) -> None:
+    text = str(root)
+    if UNQUOTABLE & set(text) or " #" in text or " ;" in text:
+        raise Misconfigured(
+            f"the data directory {text!r} has a quote, backslash, line break, ' #' or ' ;' in its name; "
+            "choose another with --data-dir",
+            code="BAD_DATA_DIR",
+        )
+
+
+def _check_private(directory: Path) -> None:
+    facts = directory.stat()
+    if facts.st_uid != os.getuid() or stat.S_IMODE(facts.st_mode) & 0o022:
+        raise Misconfigured(f"{directory} must belong to you and be writable by nobody else", code="BAD_DATA_DIR")
+
+
+def _check_reachable(root: Path) -> None:
+    if os.getuid() != 0:
+        return
+    for directory in root.parents:
+        if not directory.stat().st_mode & stat.S_IXOTH:
+            raise Misconfigured(
+                f"PostgreSQL does not run as root and its user cannot pass {directory} to reach the data directory; "
+                "use --data-dir /var/lib/tickgate, or run as an ordinary user",
+                code="BAD_DATA_DIR",
+            )

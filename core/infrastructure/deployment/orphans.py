@@ -1,0 +1,122 @@
+"""Find and end what a deployment left running when its supervisor was killed. Never touches a foreign process."""
+
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import psutil
+
+from core.infrastructure.deployment.layout import Layout
+from core.infrastructure.deployment.programs import STOP_SIGNALS, Stage
+from core.infrastructure.deployment.supervision import ENTRY
+
+STOP_TIMEOUT_S: Final = 10.0
+KILL_TIMEOUT_S: Final = 5.0
+POLL_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """A running process of ours. psutil refuses to signal it once its pid belongs to somebody else."""
+
+    name: str
+    stage: str
+    process: psutil.Process
+
+
+def find_supervisor(layout: Layout) -> psutil.Process | None:
+    """Return the supervisord of this data directory, whether or not it answers."""
+    for process in _own_processes():
+        try:
+            words = process.cmdline()
+        except psutil.Error:
+            continue
+        if ENTRY in words and str(layout.supervisor_config) in words:
+            return process
+    return None
+
+
+def find_orphans(layout: Layout) -> list[Orphan]:
+    """Return what the supervisor of this data directory once started and still runs.
+
+    supervisord writes its socket's address and the program's name into the environment of what it starts;
+    nobody else has that address there, not even a shell whose user set TICKGATE_DATA_DIR.
+    """
+    address = f"unix://{layout.supervisor_socket}"
+    found = []
+    for process in _own_processes():
+        try:
+            environment = process.environ()
+        except (psutil.Error, OSError):
+            continue
+        if environment.get("SUPERVISOR_SERVER_URL") == address:
+            found.append(
+                Orphan(
+                    name=environment.get("SUPERVISOR_PROCESS_NAME", "?"),
+                    stage=environment.get("SUPERVISOR_GROUP_NAME", ""),
+                    process=process,
+                )
+            )
+    return found + list(_postgres_backends(layout, {orphan.process.pid for orphan in found}))
+
+
+def _postgres_backends(layout: Layout, known: set[int]) -> Iterator[Orphan]:
+    """Yield PostgreSQL's own children: they overwrite their environment, but live in the database's directory."""
+    directory = layout.engine("postgres")
+    for process in _own_processes():
+        try:
+            ours = process.pid not in known and process.name() == "postgres"
+            if ours and os.path.realpath(process.cwd()).startswith(f"{directory}{os.sep}"):
+                yield Orphan(name="postgres", stage=Stage.ENGINES, process=process)
+        except (psutil.Error, OSError):
+            continue
+
+
+def _own_processes() -> Iterator[psutil.Process]:
+    """Yield every process but this one and its ancestors."""
+    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    return (process for process in psutil.process_iter() if process.pid not in spared)
+
+
+def end_orphans(orphans: Iterable[Orphan]) -> None:
+    """Stop them in the order of an orderly stop: connectors, services, engines; kill what does not leave."""
+    remaining = list(orphans)
+    for stage in reversed(Stage):
+        _end([orphan for orphan in remaining if orphan.stage == stage])
+    _end([orphan for orphan in remaining if orphan.stage not in set(Stage)])
+
+
+def _end(orphans: Sequence[Orphan]) -> None:
+    for orphan in orphans:
+        # SIGINT is PostgreSQL's fast shutdown to the server; its children follow the server.
+        _signal(orphan, signal.Signals[f"SIG{STOP_SIGNALS.get(orphan.name, 'TERM')}"])
+    survivors = _wait(orphans, STOP_TIMEOUT_S)
+    for orphan in survivors:
+        _signal(orphan, signal.SIGKILL)
+    _wait(survivors, KILL_TIMEOUT_S)
+
+
+def _signal(orphan: Orphan, number: signal.Signals) -> None:
+    try:
+        orphan.process.send_signal(number)
+    except psutil.Error:
+        return  # gone already, which is what we want
+
+
+def _wait(orphans: Sequence[Orphan], timeout_s: float) -> list[Orphan]:
+    deadline = time.monotonic() + timeout_s
+    alive = list(orphans)
+    while alive and time.monotonic() < deadline:
+        alive = [orphan for orphan in alive if _alive(orphan.process)]
+        time.sleep(POLL_S if alive else 0)
+    return alive
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

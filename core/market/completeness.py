@@ -1,0 +1,146 @@
+"""Completeness certificates: is every tick a connector sent stored exactly once? Nothing is taken on trust.
+
+Three facts are compared: the store's own count, its count of distinct seqs and the span of its seqs must be one
+number, and for every symbol and day the store's rows and checksum must be those the connector tallied when it sent
+them. Ticks dropped by the retention policy lie below the epoch's floor and are left out.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Final
+
+import msgspec
+
+from core.model.ticks import Tally
+from core.ports import Certifier, EpochAudit, SourceRegistry
+
+CONCURRENT_TALLIES_MAX: Final = 4
+
+
+class DayCertificate(msgspec.Struct, frozen=True, kw_only=True):
+    """One symbol and day. `sent_*` is the connector's word, `stored_*` what the store found just now."""
+
+    symbol: str
+    day: str
+    last_seq: int
+    sent_rows: int
+    stored_rows: int
+    sent_checksum: str
+    stored_checksum: str
+    green: bool
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """One (source, epoch). problems: sentences, empty when green. uncertified: rows newer than the last tally."""
+
+    source: str
+    epoch: int
+    rows: int
+    distinct: int
+    first_seq: int
+    last_seq: int
+    quarantined: int
+    dropped_seq: int
+    uncertified: int
+    green: bool
+    problems: list[str]
+    days: list[DayCertificate]
+
+
+async def certify(
+    certifier: Certifier, registry: SourceRegistry, sources: Sequence[str], day: int | None = None
+) -> list[Certificate]:
+    """Certify every epoch of `sources`, or only one day of each (days since 1970-01-01, trade server's clock).
+
+    The tallies are read before the store is asked, so ticks that arrive meanwhile cannot look like a hole.
+
+    Raises:
+        Unavailable: ledger or store do not answer.
+    """
+    certificates: list[Certificate] = []
+    for source in sources:
+        floors = await registry.epochs(source)
+        sent = {epoch: await registry.recorded_tallies(source, epoch, day) for epoch in floors}
+        audits = {audit.epoch: audit for audit in await certifier.epochs(source)}
+        for epoch in sorted(floors.keys() | audits.keys()):
+            audit = audits.get(epoch) or _nothing(source, epoch)
+            days = await _days(certifier, source, epoch, sent.get(epoch, ()), floors.get(epoch, 0))
+            certificates.append(_certificate(audit, floors.get(epoch, 0), days, partial=day is not None))
+    return certificates
+
+
+async def _days(
+    certifier: Certifier, source: str, epoch: int, tallies: Sequence[Tally], dropped_seq: int
+) -> list[DayCertificate]:
+    limit = asyncio.Semaphore(CONCURRENT_TALLIES_MAX)
+
+    async def compare(tally: Tally) -> DayCertificate:
+        async with limit:
+            stored = await certifier.tally(source, epoch, tally)
+        return DayCertificate(
+            symbol=tally.symbol,
+            day=_iso_day(tally.day),
+            last_seq=tally.last_seq,
+            sent_rows=tally.rows,
+            stored_rows=stored.rows,
+            sent_checksum=f"{tally.checksum:016x}",
+            stored_checksum=f"{stored.checksum:016x}",
+            green=(stored.rows, stored.checksum) == (tally.rows, tally.checksum),
+        )
+
+    # A day whose first tick lies below the floor may be gone in part: retention said so in advance.
+    kept = [tally for tally in tallies if tally.first_seq > dropped_seq]
+    return list(await asyncio.gather(*map(compare, kept)))
+
+
+def _certificate(
+    audit: EpochAudit, dropped_seq: int, days: list[DayCertificate], *, partial: bool
+) -> Certificate:
+    problems = list(_problems(audit, dropped_seq))
+    problems += [
+        f"{day.symbol} {day.day}: {day.stored_rows} rows stored, {day.sent_rows} sent"
+        + ("" if day.stored_rows != day.sent_rows else ", checksums differ")
+        for day in days
+        if not day.green
+    ]
+    newest = max((day.last_seq for day in days), default=dropped_seq)
+    return Certificate(
+        source=audit.source,
+        epoch=audit.epoch,
+        rows=audit.rows,
+        distinct=audit.distinct,
+        first_seq=audit.first_seq,
+        last_seq=audit.last_seq,
+        quarantined=audit.quarantined,
+        dropped_seq=dropped_seq,
+        uncertified=0 if partial else max(0, audit.last_seq - newest),
+        green=not problems,
+        problems=problems,
+        days=days,
+    )
+
+
+def _problems(audit: EpochAudit, dropped_seq: int) -> Sequence[str]:
+    if not audit.rows:
+        return ()
+    problems: list[str] = []
+    if audit.rows != audit.distinct:
+        problems.append(f"{audit.rows - audit.distinct} rows are stored more than once")
+    if audit.distinct != audit.last_seq - audit.first_seq + 1:
+        problems.append(f"{audit.last_seq - audit.first_seq + 1 - audit.distinct} seqs are missing inside the span")
+    if audit.first_seq > dropped_seq + 1:
+        problems.append(f"seqs {dropped_seq + 1} to {audit.first_seq - 1} are missing at the start")
+    return problems
+
+
+def _nothing(source: str, epoch: int) -> EpochAudit:
+    return EpochAudit(source=source, epoch=epoch, rows=0, distinct=0, first_seq=0, last_seq=0, quarantined=0)
+
+
+def _iso_day(day: int) -> str:
+    """Days since 1970-01-01 as YYYY-MM-DD; an absurd time may name a day no calendar has, which stays a number."""
+    try:
+        return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
+    except OverflowError:
+        return str(day)
