@@ -25,7 +25,7 @@ def new_secret() -> str:
 
 
 def read_tree(path: Path) -> Tree:
-    """Return the JSON object in `path`, empty when there is no file. Raises: Misconfigured when it holds no such."""
+    """Return the JSON object in `path`, empty when there is no file. Raises: Misconfigured."""
     try:
         tree = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -52,7 +52,12 @@ def ensure_settings(layout: Layout, port_base: int) -> Tree:
         before = old.get(section, {})
         port = engine_port(before.get("port"), avoid)
         avoid.add(port)
-        tree[section] = {**before, "host": HOST, "port": port, "password": before.get("password") or new_secret()}
+        tree[section] = {
+            **before,
+            "host": HOST,
+            "port": port,
+            "password": before.get("password") or new_secret(),
+        }
     tree["profile"] = "embedded"
     tree["auth"] = {
         **old.get("auth", {}),
@@ -109,7 +114,7 @@ def ensure_credentials(layout: Layout) -> tuple[str, str]:
 
 
 def child_environment(layout: Layout, owned: Collection[str]) -> dict[str, str]:
-    """Return this process's environment without the variables that would override what the deployment decides.
+    """Return this process's environment without variables that override what the deployment decides.
 
     owned: such variables, e.g. TICKGATE_POSTGRES_PORT.
     """
@@ -124,7 +129,7 @@ def child_environment(layout: Layout, owned: Collection[str]) -> dict[str, str]:
 
 def owned_variables(*trees: Tree) -> frozenset[str]:
     """Name the environment variables of every setting that stands in `trees`."""
-    names = set()
+    names: set[str] = set()
     for tree in trees:
         for section, fields in tree.items():
             if isinstance(fields, dict):

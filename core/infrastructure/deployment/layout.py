@@ -11,7 +11,7 @@ from typing import Final
 from core.errors.exceptions import Misconfigured
 
 SOCKET_PATH_BYTES_MAX: Final = 90
-"""A unix socket's path holds 104 bytes on macOS and 108 on Linux; supervisord binds a longer temporary name first."""
+"""A unix socket's path holds 104 bytes on macOS, 108 on Linux; supervisord first binds a longer name."""
 UNQUOTABLE: Final = frozenset('"\\\n\r\t')
 """Characters that supervisord's configuration file cannot carry in a path."""
 
@@ -66,7 +66,7 @@ class Layout:
 
     @property
     def supervisor_socket(self) -> Path:
-        """Inside the data directory, or in a private temporary directory when that path is too long for a socket."""
+        """Inside the data directory, or in a private temporary one when that is too long a path."""
         inside = self.run / "supervisor.sock"
         if len(os.fsencode(inside)) <= SOCKET_PATH_BYTES_MAX:
             return inside
@@ -120,7 +120,6 @@ def create(layout: Layout) -> None:
         text = f"cannot use the data directory {layout.root}: {e.strerror}; choose another with --data-dir"
         raise Misconfigured(text, code="BAD_DATA_DIR") from e
     _check_private(layout.supervisor_socket.parent)
-    _check_reachable(layout.root)
 
 
 def _check_name(root: Path) -> None:
@@ -136,16 +135,6 @@ def _check_name(root: Path) -> None:
 def _check_private(directory: Path) -> None:
     facts = directory.stat()
     if facts.st_uid != os.getuid() or stat.S_IMODE(facts.st_mode) & 0o022:
-        raise Misconfigured(f"{directory} must belong to you and be writable by nobody else", code="BAD_DATA_DIR")
-
-
-def _check_reachable(root: Path) -> None:
-    if os.getuid() != 0:
-        return
-    for directory in root.parents:
-        if not directory.stat().st_mode & stat.S_IXOTH:
-            raise Misconfigured(
-                f"PostgreSQL does not run as root and its user cannot pass {directory} to reach the data directory; "
-                "use --data-dir /var/lib/tickgate, or run as an ordinary user",
-                code="BAD_DATA_DIR",
-            )
+        raise Misconfigured(
+            f"{directory} must belong to you and be writable by nobody else", code="BAD_DATA_DIR"
+        )

@@ -1,10 +1,11 @@
-"""Find and end what a deployment left running when its supervisor was killed. Never touches a foreign process."""
+"""Find and end what a killed supervisor left running. Never touches a foreign process."""
 
 import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -12,6 +13,7 @@ import psutil
 from core.infrastructure.deployment.layout import Layout
 from core.infrastructure.deployment.programs import STOP_SIGNALS, Stage
 from core.infrastructure.deployment.supervision import ENTRY
+from core.infrastructure.import_manager import resolve
 
 STOP_TIMEOUT_S: Final = 10.0
 KILL_TIMEOUT_S: Final = 5.0
@@ -60,19 +62,29 @@ def find_orphans(layout: Layout) -> list[Orphan]:
                     process=process,
                 )
             )
-    return found + list(_postgres_backends(layout, {orphan.process.pid for orphan in found}))
+    return found + list(_engines(layout, {orphan.process.pid for orphan in found}))
 
 
-def _postgres_backends(layout: Layout, known: set[int]) -> Iterator[Orphan]:
-    """Yield PostgreSQL's own children: they overwrite their environment, but live in the database's directory."""
-    directory = layout.engine("postgres")
+def _engines(layout: Layout, known: set[int]) -> Iterator[Orphan]:
+    """Yield engines: their environment is empty, but they live in directories that are ours alone."""
+    names = {"postgres": "postgres", "valkey-server": "valkey"}
     for process in _own_processes():
         try:
-            ours = process.pid not in known and process.name() == "postgres"
-            if ours and os.path.realpath(process.cwd()).startswith(f"{directory}{os.sep}"):
-                yield Orphan(name="postgres", stage=Stage.ENGINES, process=process)
+            name = names.get(process.name())
+            if name and process.pid not in known and Path(process.cwd()).is_relative_to(_home(layout, name)):
+                yield Orphan(name=name, stage=Stage.ENGINES, process=process)
         except (psutil.Error, OSError):
             continue
+
+
+def _home(layout: Layout, engine: str) -> Path:
+    if engine != "postgres":
+        return layout.engine(engine)
+    # Root's cluster may have to lie where its unprivileged user can reach it.
+    cluster = resolve("core.adapters.embedded.postgres:EmbeddedPostgres")(
+        layout.engine("postgres"), 1, "", ""
+    )
+    return Path(cluster.actual_directory.parent)
 
 
 def _own_processes() -> Iterator[psutil.Process]:
@@ -117,6 +129,6 @@ def _wait(orphans: Sequence[Orphan], timeout_s: float) -> list[Orphan]:
 
 def _alive(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False

@@ -34,7 +34,7 @@ def is_free(port: int, host: str = HOST) -> bool:
 
 
 def require_free(ports: Mapping[str, int]) -> None:
-    """Raise Conflict, naming the first port that is taken and how to choose others. ports: process -> port."""
+    """Raise Conflict naming the first port that is taken. ports: process -> port."""
     for process, port in ports.items():
         if not is_free(port):
             raise Conflict(

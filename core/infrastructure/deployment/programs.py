@@ -30,7 +30,7 @@ class Probe(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """arguments: after the interpreter. port: None for what only dials out. spool: a connector's directory."""
+    """arguments: after the interpreter. port: None for what only dials out. spool: a connector's."""
 
     name: str
     stage: Stage

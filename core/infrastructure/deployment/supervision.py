@@ -20,7 +20,7 @@ LOG_BYTES_MAX: Final = 10 * 1024**2
 LOG_BACKUPS: Final = 3
 FILES_MIN: Final = 4_096
 START_RETRIES: Final = 1_000
-"""Each retry waits a second longer than the last, so this is days: an outage must not end a program for good."""
+"""Each retry waits a second longer than the last: days, so that no outage ends a program for good."""
 ANSWER_TIMEOUT_S: Final = 5.0
 DETACH: Final = b"D"
 """Written to supervisord's standard input when it may outlive the `up` that started it."""
@@ -112,7 +112,7 @@ def write_config(layout: Layout, programs: Sequence[Program]) -> None:
 
 
 def launch(layout: Layout, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start supervisord in a session of its own; it stops in order when our end of its standard input closes."""
+    """Start supervisord in a session of its own; it stops when our end of its standard input closes."""
     output = os.open(layout.log("supervisord.out"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The entry of the supervising process: supervisord, tied to the life of the `tickgate up` that started it."""
+"""The supervising process: supervisord, tied to the life of the `tickgate up` that started it."""
 
 import os
 import signal

@@ -1,0 +1,53 @@
+"""How commands print: aligned tables, and progress that is live on a terminal and plain lines elsewhere."""
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import click
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return rows in aligned columns, never cut off."""
+    cells = [tuple(headers), *(tuple("-" if cell is None else str(cell) for cell in row) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+class Progress:
+    """Tells what is being done. On a terminal the current step is a spinner that the next line replaces."""
+
+    def __init__(self) -> None:
+        self._live: Any = None
+        self._last = ""
+
+    def __enter__(self) -> Self:
+        if sys.stdout.isatty():
+            from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
+
+            self._live = Console(highlight=False).status("starting")
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the spinner away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def begun(self, text: str) -> None:
+        if self._live is not None:
+            self._live.update(text)
+
+    def done(self, text: str) -> None:
+        if self._live is not None:
+            self._live.console.print(f"[green]✓[/green] {text}", markup=True)
+        else:
+            click.echo(text)
