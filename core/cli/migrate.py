@@ -1,14 +1,12 @@
 """`tickgate migrate`: bring the stores' schemas forward, or say what that would do."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import click
 
 from core.cli.options import data_dir_option
-from core.infrastructure.config_manager import FILE_VARIABLE, load_settings
-from core.infrastructure.deployment.layout import layout_of
+from core.cli.settings import deployed_settings
 from core.infrastructure.migrator import migrate, plan
 from core.settings import Settings
 
@@ -26,14 +24,6 @@ def command(*, data_dir: Path | None, only_plan: bool) -> int:
     if not applied:
         click.echo("nothing to apply")
     return 0
-
-
-def deployed_settings(data_dir: Path | None) -> Settings:
-    """Return a deployment's settings, or the environment's where none was ever started. Raises: Misconfigured."""
-    file = layout_of(data_dir).settings_file
-    if FILE_VARIABLE not in os.environ and file.exists():
-        return load_settings({**os.environ, FILE_VARIABLE: str(file)})
-    return load_settings()
 
 
 async def _plan(settings: Settings) -> int:
