@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from core.messages.jobs import Answer, JobState, TickQuery, BarQuery, QuarantineQuery
     from core.messages.wire import Notice
+    from core.model.principals import Principal
     from core.model.ticks import MarketCursor, Tally, TickBlock
 
 
@@ -179,6 +180,13 @@ class Identity(Protocol):
 
     async def client(self, client_id: str) -> ApiClient | None:
         """Return the client, or None. Raises: Unavailable."""
+
+
+class TokenVerifier(Protocol):
+    """Turns a bearer token into who it speaks for."""
+
+    def verify(self, token: str) -> Principal:
+        """Return the caller. Raises: Unauthorized."""
 
 
 class LatestQuotes(Protocol):

@@ -35,6 +35,7 @@ PROVIDERS: Final = _table(
         opens="core.adapters.postgres.identity:open_identity",
         requires=frozenset({"postgres"}),
     ),
+    Provider(name="access_tokens", opens="core.adapters.jose.access_tokens:open_access_tokens"),
     Provider(
         name="tick_store",
         opens="core.adapters.clickhouse.tick_store:open_tick_store",

@@ -1,0 +1,259 @@
+"""One connector's connection: frames in, ACK and NACK out. Every refusal is typed and loses nothing."""
+
+import asyncio
+from typing import Final
+
+import structlog
+from picows import WSFrame, WSListener, WSMsgType, WSTransport
+
+from bridge.admission import Admission, Refused
+from bridge.sessions import Sessions
+from bridge.writer import LeaseLost, SourceWriter
+from core.errors.exceptions import Corrupt, Defect, Invalid, TickgateError, Unavailable
+from core.messages import wire
+from core.messages.wire import Batch, FrameType, Hello, Nack, NackCode, Notice, TallyFrame
+from core.model.ticks import Tally, TickBlock
+from core.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+NOTICES_PER_CONNECTION_MAX: Final = 10_000
+CHECKSUM_MAX: Final = 2**64
+
+
+class IngestConnection(WSListener):  # type: ignore[misc]
+    """Reads one connector. Frames are handled in order, on the event loop, without awaiting anything."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._transport: WSTransport | None = None
+        self._hello: Hello | None = None
+        self._admission: Admission | None = None
+        self._writer: SourceWriter | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._awaits_resend = False
+        self._notices = 0
+        self._ledger_order = asyncio.Lock()
+        self.closed = asyncio.Event()
+        self.heard_at_s = 0.0
+
+    # -- what the socket tells us ------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        self.heard_at_s = self._sessions.clock.monotonic_s()
+        metrics.BRIDGE_CONNECTIONS.inc()
+        self._spawn(self._expect_hello())
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        metrics.BRIDGE_CONNECTIONS.dec()
+        self.closed.set()
+        for task in self._tasks:
+            task.cancel()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        self.heard_at_s = self._sessions.clock.monotonic_s()
+        if frame.msg_type is WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code(), frame.get_close_message())
+            transport.disconnect()
+            return
+        if frame.msg_type in (WSMsgType.PING, WSMsgType.PONG):
+            return
+        try:
+            if frame.msg_type is not WSMsgType.BINARY or not frame.fin:
+                raise Invalid("only whole binary messages are taken", code="MALFORMED")
+            self._on_frame(frame.get_payload_as_bytes())
+        except Refused as e:
+            self._refuse(e.nack)
+        except Invalid as e:
+            code = NackCode(e.code) if e.code in NackCode.__members__ else NackCode.MALFORMED
+            self._refuse(Nack(code=code, message=e.public))
+
+    # -- frames --------------------------------------------------------------------------------------
+
+    def _on_frame(self, frame: bytes) -> None:
+        kind = wire.frame_type(frame)
+        if self._hello is None:
+            if kind is not FrameType.HELLO:
+                raise Refused(Nack(code=NackCode.HELLO_EXPECTED, message=f"HELLO comes before {kind.name}"))
+            self._hello = wire.decode_json(frame, Hello)
+            self._spawn(self._serve(self._hello))
+        elif kind is FrameType.PING:
+            self._send(wire.encode_json(FrameType.PONG))
+        elif self._writer is None:
+            raise Refused(Nack(code=NackCode.HELLO_EXPECTED, message=f"{kind.name} before RESUME"))
+        elif kind is FrameType.BATCH:
+            self._on_batch(frame, self._writer)
+        elif kind is FrameType.TALLY:
+            self._on_tally(wire.decode_json(frame, TallyFrame), self._writer)
+        elif kind is FrameType.NOTICE:
+            self._on_notice(wire.decode_json(frame, Notice))
+        else:
+            raise Invalid(f"a connector does not send {kind.name}", code="MALFORMED")
+
+    def _on_batch(self, frame: bytes, writer: SourceWriter) -> None:
+        try:
+            batch = wire.decode_batch(frame)
+        except Corrupt as e:
+            self._ask_again(NackCode.BAD_CRC, e.public, writer)
+            return
+        if batch.first_seq > writer.expected_seq:
+            self._ask_again(NackCode.GAP, f"seq {batch.first_seq} leaves a gap", writer)
+        elif batch.last_seq < writer.expected_seq:
+            metrics.BRIDGE_OVERLAP_ROWS.inc(len(batch.rows))
+            self._send(wire.encode_ack(writer.durable_seq))
+        else:
+            self._take(batch, writer)
+
+    def _take(self, batch: Batch, writer: SourceWriter) -> None:
+        if not writer.fits(batch):
+            raise Refused(
+                Nack(
+                    code=NackCode.WINDOW_EXCEEDED,
+                    message="more is unacknowledged than RESUME allowed",
+                    expected=writer.expected_seq,
+                )
+            )
+        self._awaits_resend = False
+        metrics.BRIDGE_OVERLAP_ROWS.inc(max(0, writer.expected_seq - batch.first_seq))
+        metrics.BRIDGE_FRAMES.inc()
+        writer.offer(batch)
+
+    def _ask_again(self, code: NackCode, message: str, writer: SourceWriter) -> None:
+        # Everything in flight behind a gap is refused too; one NACK is enough until it is filled.
+        metrics.BRIDGE_NACKS.labels(code.value).inc()
+        if not self._awaits_resend:
+            self._awaits_resend = True
+            self._send(
+                wire.encode_json(FrameType.NACK, Nack(code=code, message=message, expected=writer.expected_seq))
+            )
+
+    def _on_tally(self, frame: TallyFrame, writer: SourceWriter) -> None:
+        if len(frame.tallies) > wire.TALLIES_MAX:
+            raise Invalid(f"{len(frame.tallies)} tallies in one frame", code="TOO_LARGE")
+        tallies = [_tally(item) for item in frame.tallies]
+        # A tally speaks of durable ticks only, or a certificate could be red for ticks still in flight.
+        self._spawn(self._record_tallies([tally for tally in tallies if tally.last_seq <= writer.durable_seq]))
+
+    def _on_notice(self, notice: Notice) -> None:
+        self._notices += 1
+        if self._notices > NOTICES_PER_CONNECTION_MAX:
+            raise Invalid("too many notices", code="TOO_LARGE")
+        log.warning("connector.notice", source=self._source, code=notice.code.value, detail=notice.detail[:200])
+        self._spawn(self._record_notice(notice))
+
+    # -- tasks ---------------------------------------------------------------------------------------
+
+    async def _expect_hello(self) -> None:
+        await asyncio.sleep(self._sessions.settings.hello_timeout_s)
+        if self._hello is None:
+            self._refuse(Nack(code=NackCode.HELLO_EXPECTED, message="no HELLO in time"))
+            return
+        await self._watch_heartbeat()
+
+    async def _watch_heartbeat(self) -> None:
+        silence_s_max = self._sessions.settings.heartbeat_ms * 3 / 1_000
+        while True:
+            await asyncio.sleep(silence_s_max / 3)
+            if self._sessions.clock.monotonic_s() - self.heard_at_s > silence_s_max and self._transport is not None:
+                log.warning("connector.silent", source=self._source)
+                self._transport.disconnect(graceful=False)
+
+    async def _serve(self, hello: Hello) -> None:
+        try:
+            async with self._sessions.session(hello, self) as (admission, writer):
+                self._admission = admission
+                self._writer = writer
+                self._send(wire.encode_json(FrameType.RESUME, admission.resume))
+                log.info("connector.resumed", source=hello.source, epoch=admission.epoch, seq=writer.expected_seq)
+                await writer.run()
+        except Refused as e:
+            self._refuse(e.nack)
+        except LeaseLost as e:
+            self._refuse(Nack(code=NackCode.LEASE_LOST, message=e.public, retry_ms=1_000))
+        except Unavailable as e:
+            self._refuse(Nack(code=NackCode.STORE_UNAVAILABLE, message=e.public, retry_ms=1_000))
+        except TickgateError as e:
+            log.error("connector.failed", source=hello.source, error=str(e))
+            self._refuse(Nack(code=NackCode.INTERNAL, message=e.public, retry_ms=1_000))
+
+    async def _record_tallies(self, tallies: list[Tally]) -> None:
+        if self._admission is None or not tallies:
+            return
+        async with self._ledger_order:
+            await self._quietly(
+                self._sessions.registry.record_tallies(self._source, self._admission.epoch, tallies)
+            )
+
+    async def _record_notice(self, notice: Notice) -> None:
+        if self._admission is not None:
+            async with self._ledger_order:
+                await self._quietly(
+                    self._sessions.registry.record_notice(self._source, self._admission.epoch, notice)
+                )
+
+    async def _quietly(self, recording) -> None:  # type: ignore[no-untyped-def]
+        try:
+            await recording
+        except Unavailable as e:
+            # Tallies are cumulative: the next one says it all again.
+            log.warning("ledger.not_recorded", source=self._source, error=str(e))
+
+    # -- answers -------------------------------------------------------------------------------------
+
+    def acknowledge(self, block: TickBlock) -> None:
+        """Tell the connector that everything up to the end of `block` is durable."""
+        self._send(wire.encode_ack(block.last_seq))
+
+    def replace(self, message: str) -> None:
+        """End this connection because another one takes its place."""
+        self._refuse(Nack(code=NackCode.SOURCE_BUSY, message=message))
+
+    def lose_lease(self) -> None:
+        self._refuse(Nack(code=NackCode.LEASE_LOST, message="another bridge took over", retry_ms=1_000))
+
+    def shut_down(self) -> None:
+        self._refuse(Nack(code=NackCode.SHUTTING_DOWN, message="the bridge stops", retry_ms=500))
+
+    @property
+    def _source(self) -> str:
+        return self._hello.source if self._hello else ""
+
+    def _refuse(self, nack: Nack) -> None:
+        if self._transport is None or self.closed.is_set() or self._transport.is_close_frame_sent:
+            return
+        metrics.BRIDGE_NACKS.labels(nack.code.value).inc()
+        log.info("connector.refused", source=self._source, code=nack.code.value, reason=nack.message)
+        self._send(wire.encode_json(FrameType.NACK, nack))
+        self._transport.send_close(wire.CLOSE_CODES[nack.code], nack.code.value.encode())
+        self._transport.disconnect()
+
+    def _send(self, frame: bytes) -> None:
+        if self._transport is None:
+            raise Defect("nothing is sent before the connection stands")
+        if not self.closed.is_set():
+            self._transport.send(WSMsgType.BINARY, frame)
+
+    def _spawn(self, work) -> None:  # type: ignore[no-untyped-def]
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _tally(item: wire.TallyItem) -> Tally:
+    try:
+        checksum = int(item.checksum, 16)
+    except ValueError as e:
+        raise Invalid(f"checksum {item.checksum!r} is not hexadecimal", code="MALFORMED") from e
+    if not (0 <= checksum < CHECKSUM_MAX and 0 < item.first_seq <= item.last_seq < 2**63 and item.rows > 0):
+        raise Invalid(f"a tally of {item.rows} rows, seq {item.first_seq} to {item.last_seq}", code="MALFORMED")
+    if not -(2**31) <= item.day < 2**31 or not 1 <= len(item.symbol.encode()) <= wire.SYMBOL_BYTES_MAX:
+        raise Invalid(f"a tally of symbol {item.symbol!r} on day {item.day}", code="MALFORMED")
+    return Tally(
+        symbol=item.symbol,
+        day=item.day,
+        rows=item.rows,
+        first_seq=item.first_seq,
+        last_seq=item.last_seq,
+        checksum=checksum,
+    )

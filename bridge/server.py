@@ -1,0 +1,161 @@
+"""The bridge's one port: connectors, subscribers, and three small HTTP answers, each known by its path."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Final
+
+import msgspec
+import structlog
+from picows import (
+    WSListener,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+    ws_create_server,
+)
+
+from bridge import stream
+from bridge.ingest import IngestConnection
+from bridge.sessions import Sessions
+from bridge.stream import StreamConnection
+from core.errors.exceptions import Misconfigured
+from core.messages import wire
+from core.ports import TokenVerifier
+from core.settings import BridgeSettings
+from core.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+# A frame's own header and the JSON of control frames fit in the slack.
+WEBSOCKET_FRAME_BYTES_MAX: Final = wire.FRAME_BYTES_MAX + 1_024
+
+Answer = WSListener | WSUpgradeResponseWithListener | None
+
+
+class Server:
+    """Dispatches connections. ready: told by the health loop, so that a probe never waits for a store."""
+
+    def __init__(self, sessions: Sessions, tokens: TokenVerifier, settings: BridgeSettings) -> None:
+        self._sessions = sessions
+        self._tokens = tokens
+        self._settings = settings
+        self.not_ready: str = "starting"
+
+    def accept(self, request: WSUpgradeRequest) -> Answer:
+        """Choose what serves a request; None is 404."""
+        path = request.path.decode("ascii", "replace").partition("?")[0]
+        if path in (wire.PATH, stream.PATH) and "Upgrade" not in request.headers:
+            return _plain(HTTPStatus.UPGRADE_REQUIRED, b"this is a WebSocket endpoint\n", "text/plain")
+        if path == wire.PATH:
+            return self._limited(metrics.BRIDGE_CONNECTIONS, self._settings.connections_max, self._ingest)
+        if path == stream.PATH:
+            return self._limited(
+                metrics.BRIDGE_SUBSCRIBERS, self._settings.stream_subscribers_max, lambda: self._stream(request)
+            )
+        return self._http(path)
+
+    def _ingest(self) -> WSListener:
+        return IngestConnection(self._sessions)
+
+    def _stream(self, request: WSUpgradeRequest) -> WSListener:
+        return StreamConnection(
+            request, self._sessions.fanout, self._tokens, self._settings, self._sessions.clock
+        )
+
+    def _limited(self, gauge: metrics.Gauge, limit: int, listener: Callable[[], WSListener]) -> Answer:
+        if metrics.value(gauge) >= limit:
+            return _plain(HTTPStatus.SERVICE_UNAVAILABLE, b"too many connections\n", "text/plain")
+        return listener()
+
+    def _http(self, path: str) -> Answer:
+        if path == "/livez":
+            return _json(HTTPStatus.OK, {"status": "pass"})
+        if path == "/readyz":
+            status = HTTPStatus.SERVICE_UNAVAILABLE if self.not_ready else HTTPStatus.OK
+            body = {"status": "fail", "reason": self.not_ready} if self.not_ready else {"status": "pass"}
+            return _json(status, body)
+        if path == "/metrics" and is_loopback(self._settings.host):
+            return _plain(HTTPStatus.OK, metrics.render(), metrics.CONTENT_TYPE)
+        return None
+
+
+def _json(status: HTTPStatus, body: dict[str, str]) -> WSUpgradeResponseWithListener:
+    return _plain(status, msgspec.json.encode(body), "application/health+json")
+
+
+def _plain(status: HTTPStatus, body: bytes, content_type: str) -> WSUpgradeResponseWithListener:
+    headers = {"Content-Type": content_type, "Cache-Control": "no-store"}
+    if status < HTTPStatus.BAD_REQUEST:
+        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_ok_response(body, headers), None)
+    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, body, headers), None)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def tls_context(settings: BridgeSettings) -> ssl.SSLContext | None:
+    """Return the TLS context, or None on loopback.
+
+    Raises:
+        Misconfigured: the bridge would listen beyond this machine without TLS, or the files are no certificate.
+    """
+    if not settings.tls_certificate_file:
+        if is_loopback(settings.host):
+            return None
+        raise Misconfigured(
+            f"the bridge does not listen on {settings.host} without TLS:"
+            " set TICKGATE_BRIDGE_TLS_CERTIFICATE_FILE and TICKGATE_BRIDGE_TLS_KEY_FILE",
+            code="TLS_REQUIRED",
+        )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_certificate_file, settings.tls_key_file or None)
+    except (OSError, ssl.SSLError) as e:
+        raise Misconfigured("the bridge's TLS certificate or key cannot be read", code="BAD_TLS") from e
+    return context
+
+
+@asynccontextmanager
+async def listen(server: Server, settings: BridgeSettings) -> AsyncIterator[asyncio.Server]:
+    """Listen until the block ends.
+
+    Raises:
+        Misconfigured: the port is taken, or TLS is missing where it is needed.
+    """
+    context = tls_context(settings)
+    try:
+        listening = await ws_create_server(
+            server.accept,
+            settings.host,
+            settings.port,
+            ssl=context,
+            max_frame_size=WEBSOCKET_FRAME_BYTES_MAX,
+            websocket_handshake_timeout=settings.hello_timeout_s,
+            read_buffer_init_size=64 * 1024,
+        )
+    except OSError as e:
+        raise Misconfigured(f"port {settings.port} of {settings.host} is taken", code="PORT_TAKEN") from e
+    log.info("bridge.listening", host=settings.host, port=settings.port, tls=context is not None)
+    try:
+        yield listening
+    finally:
+        listening.close()
+
+
+async def watch_readiness(server: Server, unhealthy: Callable[[], Awaitable[str]], interval_s: float = 1.0) -> None:
+    """Keep `server.not_ready` true to the stores' pings until cancelled."""
+    while True:
+        server.not_ready = await unhealthy()
+        await asyncio.sleep(interval_s)

@@ -1,0 +1,177 @@
+"""`GET /v1/stream`: live quotes for one subscriber, conflated, bounded, and honest about what it skipped."""
+
+import asyncio
+from typing import Final
+from urllib.parse import parse_qs
+
+import msgspec
+import structlog
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
+
+from bridge.fanout import Fanout, Newest, Quote, QuoteKey
+from core.errors.exceptions import Forbidden, Invalid, TickgateError, Unauthorized
+from core.model.principals import Principal
+from core.ports import Clock, TokenVerifier
+from core.settings import BridgeSettings
+from core.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+PATH: Final = "/v1/stream"
+SCOPE: Final = "market:read"
+SYMBOLS_MAX: Final = 500
+CONTROL_BYTES_MAX: Final = 16 * 1024
+HEARTBEAT_S: Final = 15.0
+CLOSE_CODES: Final = {"INVALID": 4400, "UNAUTHORIZED": 4401, "FORBIDDEN": 4403}
+CLOSE_INTERNAL: Final = 4500
+CLOSE_EXPIRED: Final = 4401
+
+
+class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a subscriber may send. token: needed once, where the handshake carried none. symbols: None means all."""
+
+    token: str = ""
+    symbols: list[str] | None = None
+
+
+class Item(Quote, frozen=True, kw_only=True):
+    """A quote and how many ticks of its symbol were skipped since the last one sent to this subscriber."""
+
+    skipped: int
+
+
+class Quotes(msgspec.Struct, frozen=True, kw_only=True, tag="quotes"):
+    items: list[Item]
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
+    code: str
+    message: str
+
+
+class StreamConnection(WSListener):  # type: ignore[misc]
+    """One subscriber. Nothing is queued for it: each round sends what changed, or waits while it is slow."""
+
+    def __init__(
+        self,
+        request: WSUpgradeRequest,
+        fanout: Fanout,
+        tokens: TokenVerifier,
+        settings: BridgeSettings,
+        clock: Clock,
+    ) -> None:
+        self._fanout = fanout
+        self._tokens = tokens
+        self._settings = settings
+        self._clock = clock
+        self._transport: WSTransport | None = None
+        self._principal: Principal | None = None
+        self._symbols = _symbols_of(request)
+        self._bearer = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        self._seen: dict[QuoteKey, int] = {}
+        self._encoder = msgspec.json.Encoder()
+        self._task: asyncio.Task[None] | None = None
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        metrics.BRIDGE_SUBSCRIBERS.inc()
+        if self._bearer:
+            self._guarded(lambda: self._authenticate(self._bearer))
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        metrics.BRIDGE_SUBSCRIBERS.dec()
+        if self._task is not None:
+            self._task.cancel()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type is WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code(), frame.get_close_message())
+            transport.disconnect()
+        elif frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            self._guarded(lambda: self._subscribe(frame.get_payload_as_bytes(), whole=frame.fin))
+
+    def _subscribe(self, payload: bytes, *, whole: bool) -> None:
+        if not whole or len(payload) > CONTROL_BYTES_MAX:
+            raise Invalid(f"a message is whole and at most {CONTROL_BYTES_MAX} bytes")
+        try:
+            wanted = msgspec.json.decode(payload, type=Subscribe)
+        except msgspec.DecodeError as e:
+            raise Invalid(f"not a subscription: {e}") from e
+        if wanted.token:
+            self._authenticate(wanted.token)
+        if wanted.symbols is not None and len(wanted.symbols) > SYMBOLS_MAX:
+            raise Invalid(f"at most {SYMBOLS_MAX} symbols")
+        self._symbols = None if wanted.symbols is None else frozenset(wanted.symbols)
+
+    def _authenticate(self, token: str) -> None:
+        principal = self._tokens.verify(token)
+        if SCOPE not in principal.scopes:
+            raise Forbidden(f"this stream needs the scope {SCOPE}")
+        self._principal = principal
+
+    def _guarded(self, step) -> None:  # type: ignore[no-untyped-def]
+        try:
+            step()
+        except TickgateError as e:
+            self._fail(e.code, e.public, CLOSE_CODES.get(e.category.value, CLOSE_INTERNAL))
+
+    async def _run(self) -> None:
+        await asyncio.sleep(0)
+        waited_s = 0.0
+        while self._principal is None:
+            if waited_s >= self._settings.hello_timeout_s:
+                self._guarded(_no_token)
+                return
+            await asyncio.sleep(0.01)
+            waited_s += 0.01
+        idle_s = 0.0
+        interval_s = self._settings.stream_interval_ms / 1_000
+        while self._clock.now_ms() < self._principal.expires_at_s * 1_000:
+            if self._send_changes(self._principal.tenant):
+                idle_s = 0.0
+            elif (idle_s := idle_s + interval_s) >= HEARTBEAT_S and self._transport is not None:
+                self._transport.send_ping()
+                idle_s = 0.0
+            await asyncio.sleep(interval_s)
+        self._fail("TOKEN_EXPIRED", "connect again with a new access token", CLOSE_EXPIRED)
+
+    def _send_changes(self, tenant: str) -> bool:
+        """Send what changed since the last round; a subscriber whose buffer is full gets a newer quote later."""
+        if self._transport is None:
+            return False
+        buffered = self._transport.underlying_transport.get_write_buffer_size()
+        if buffered > self._settings.stream_buffer_bytes_max:
+            return False
+        items = [
+            self._item(key, newest)
+            for key, newest in self._fanout.newest.get(tenant, {}).items()
+            if newest.ticks != self._seen.get(key) and (self._symbols is None or key[1] in self._symbols)
+        ]
+        if items:
+            self._transport.send(WSMsgType.TEXT, self._encoder.encode(Quotes(items=items)))
+        return bool(items)
+
+    def _item(self, key: QuoteKey, newest: Newest) -> Item:
+        # The first quote of a symbol is where this subscriber came in: nothing was skipped before it.
+        skipped = newest.ticks - self._seen.get(key, newest.ticks - 1) - 1
+        self._seen[key] = newest.ticks
+        metrics.BRIDGE_QUOTES_SKIPPED.inc(skipped)
+        return Item(**msgspec.structs.asdict(newest.quote), skipped=skipped)
+
+    def _fail(self, code: str, message: str, close_code: int) -> None:
+        if self._transport is None or self._transport.is_close_frame_sent:
+            return
+        self._transport.send(WSMsgType.TEXT, self._encoder.encode(Failure(code=code, message=message)))
+        self._transport.send_close(close_code, code.encode())
+        self._transport.disconnect()
+
+
+def _no_token() -> None:
+    raise Unauthorized("no access token in time")
+
+
+def _symbols_of(request: WSUpgradeRequest) -> frozenset[str] | None:
+    query = request.path.decode("ascii", "replace").partition("?")[2]
+    wanted = parse_qs(query, max_num_fields=8).get("symbols")
+    return frozenset(wanted[0].split(",")[:SYMBOLS_MAX]) if wanted else None

@@ -1,0 +1,1 @@
+"""JSON Object Signing: access tokens and their keys."""

@@ -1,0 +1,69 @@
+"""The metric catalogue: every metric of the house with its type, unit and meaning, and nowhere else.
+
+Label sets are bounded: never an order id, never free text. Times are seconds, sizes bytes, as Prometheus asks.
+"""
+
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+
+REGISTRY: Final = CollectorRegistry()
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+# -- bridge ------------------------------------------------------------------------------------------------
+BRIDGE_CONNECTIONS: Final = Gauge(
+    "tickgate_bridge_connections", "Connectors connected now", registry=REGISTRY
+)
+BRIDGE_SUBSCRIBERS: Final = Gauge(
+    "tickgate_bridge_subscribers", "Live stream subscribers connected now", registry=REGISTRY
+)
+BRIDGE_FRAMES: Final = Counter(
+    "tickgate_bridge_frames_total", "BATCH frames taken", registry=REGISTRY
+)
+BRIDGE_TICKS: Final = Counter(
+    "tickgate_bridge_ticks_total", "Ticks made durable, quarantined ones included", ["source"], registry=REGISTRY
+)
+BRIDGE_QUARANTINED: Final = Counter(
+    "tickgate_bridge_quarantined_total", "Ticks stored apart, by reason", ["reason"], registry=REGISTRY
+)
+BRIDGE_OVERLAP_ROWS: Final = Counter(
+    "tickgate_bridge_overlap_rows_total", "Ticks dropped because they were durable already", registry=REGISTRY
+)
+BRIDGE_NACKS: Final = Counter(
+    "tickgate_bridge_nacks_total", "Frames or connections refused, by code", ["code"], registry=REGISTRY
+)
+BRIDGE_UNKNOWN_OUTCOMES: Final = Counter(
+    "tickgate_bridge_unknown_outcomes_total", "Inserts whose answer was missing and that were reconciled",
+    registry=REGISTRY,
+)
+BRIDGE_INSERT_SECONDS: Final = Histogram(
+    "tickgate_bridge_insert_seconds", "From sending one insert to its fsynced answer", buckets=_LATENCY_BUCKETS_S,
+    registry=REGISTRY,
+)
+BRIDGE_CAPTURE_LAG_SECONDS: Final = Histogram(
+    "tickgate_bridge_capture_lag_seconds", "From a connector reading a live tick to its being durable",
+    buckets=_LATENCY_BUCKETS_S, registry=REGISTRY,
+)
+BRIDGE_QUOTES_SKIPPED: Final = Counter(
+    "tickgate_bridge_quotes_skipped_total", "Quotes conflated away before a subscriber saw them", registry=REGISTRY
+)
+
+
+def render() -> bytes:
+    """Return every metric of this process in Prometheus' text format."""
+    return generate_latest(REGISTRY)
+
+
+def value(gauge: Gauge) -> float:
+    """Return what an unlabelled gauge stands at."""
+    return float(gauge._value.get())
+
+
+def watch_process() -> None:
+    """Add the process' own CPU, memory, garbage collection and platform figures."""
+    ProcessCollector(registry=REGISTRY)
+    PlatformCollector(registry=REGISTRY)
+    GCCollector(registry=REGISTRY)
