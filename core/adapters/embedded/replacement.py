@@ -51,7 +51,7 @@ class Account:
         os.setuid(self.uid)
 
     def can_read(self, path: Path) -> bool:
-        """Say whether this user gets to `path` and may read it, or list or run it where that has a meaning."""
+        """Say whether this user gets to `path` and may read it (a directory: list it, a program: run it)."""
         wanted = 0o5 if path.is_dir() or os.access(path, os.X_OK) else 0o4
         return all(self._allowed(parent, 0o1) for parent in path.parents) and self._allowed(path, wanted)
 
