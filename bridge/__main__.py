@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 import uvloop
+from core.telemetry.logs import configure_logging
 
 from bridge.admission import Door
 from bridge.fanout import Fanout
@@ -21,7 +22,6 @@ from core.infrastructure.central_hub import Hub, open_hub
 from core.infrastructure.config_manager import load_settings
 from core.infrastructure.process import die_with_parent
 from core.settings import Settings
-from core.telemetry.logs import configure_logging
 
 log = structlog.get_logger(__name__)
 

@@ -125,7 +125,9 @@ class IngestConnection(WSListener):  # type: ignore[misc]
         if not self._awaits_resend:
             self._awaits_resend = True
             self._send(
-                wire.encode_json(FrameType.NACK, Nack(code=code, message=message, expected=writer.expected_seq))
+                wire.encode_json(
+                    FrameType.NACK, Nack(code=code, message=message, expected=writer.expected_seq)
+                )
             )
 
     def _on_tally(self, frame: TallyFrame, writer: SourceWriter) -> None:
@@ -133,13 +135,17 @@ class IngestConnection(WSListener):  # type: ignore[misc]
             raise Invalid(f"{len(frame.tallies)} tallies in one frame", code="TOO_LARGE")
         tallies = [_tally(item) for item in frame.tallies]
         # A tally speaks of durable ticks only, or a certificate could be red for ticks still in flight.
-        self._spawn(self._record_tallies([tally for tally in tallies if tally.last_seq <= writer.durable_seq]))
+        self._spawn(
+            self._record_tallies([tally for tally in tallies if tally.last_seq <= writer.durable_seq])
+        )
 
     def _on_notice(self, notice: Notice) -> None:
         self._notices += 1
         if self._notices > NOTICES_PER_CONNECTION_MAX:
             raise Invalid("too many notices", code="TOO_LARGE")
-        log.warning("connector.notice", source=self._source, code=notice.code.value, detail=notice.detail[:200])
+        log.warning(
+            "connector.notice", source=self._source, code=notice.code.value, detail=notice.detail[:200]
+        )
         self._spawn(self._record_notice(notice))
 
     # -- tasks ---------------------------------------------------------------------------------------
@@ -155,7 +161,10 @@ class IngestConnection(WSListener):  # type: ignore[misc]
         silence_s_max = self._sessions.settings.heartbeat_ms * 3 / 1_000
         while True:
             await asyncio.sleep(silence_s_max / 3)
-            if self._sessions.clock.monotonic_s() - self.heard_at_s > silence_s_max and self._transport is not None:
+            if (
+                self._sessions.clock.monotonic_s() - self.heard_at_s > silence_s_max
+                and self._transport is not None
+            ):
                 log.warning("connector.silent", source=self._source)
                 self._transport.disconnect(graceful=False)
 
@@ -165,7 +174,9 @@ class IngestConnection(WSListener):  # type: ignore[misc]
                 self._admission = admission
                 self._writer = writer
                 self._send(wire.encode_json(FrameType.RESUME, admission.resume))
-                log.info("connector.resumed", source=hello.source, epoch=admission.epoch, seq=writer.expected_seq)
+                log.info(
+                    "connector.resumed", source=hello.source, epoch=admission.epoch, seq=writer.expected_seq
+                )
                 await writer.run()
         except Refused as e:
             self._refuse(e.nack)
@@ -246,7 +257,9 @@ def _tally(item: wire.TallyItem) -> Tally:
     except ValueError as e:
         raise Invalid(f"checksum {item.checksum!r} is not hexadecimal", code="MALFORMED") from e
     if not (0 <= checksum < CHECKSUM_MAX and 0 < item.first_seq <= item.last_seq < 2**63 and item.rows > 0):
-        raise Invalid(f"a tally of {item.rows} rows, seq {item.first_seq} to {item.last_seq}", code="MALFORMED")
+        raise Invalid(
+            f"a tally of {item.rows} rows, seq {item.first_seq} to {item.last_seq}", code="MALFORMED"
+        )
     if not -(2**31) <= item.day < 2**31 or not 1 <= len(item.symbol.encode()) <= wire.SYMBOL_BYTES_MAX:
         raise Invalid(f"a tally of symbol {item.symbol!r} on day {item.day}", code="MALFORMED")
     return Tally(

@@ -1,4 +1,4 @@
-"""Keep the leases this bridge holds: renewed in good time, and honest about the moment they may no longer be trusted."""
+"""Keep the leases this bridge holds, and know the moment from which they may no longer be trusted."""
 
 import asyncio
 from collections.abc import Callable

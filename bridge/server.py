@@ -54,7 +54,9 @@ class Server:
             return self._limited(metrics.BRIDGE_CONNECTIONS, self._settings.connections_max, self._ingest)
         if path == stream.PATH:
             return self._limited(
-                metrics.BRIDGE_SUBSCRIBERS, self._settings.stream_subscribers_max, lambda: self._stream(request)
+                metrics.BRIDGE_SUBSCRIBERS,
+                self._settings.stream_subscribers_max,
+                lambda: self._stream(request),
             )
         return self._http(path)
 
@@ -154,7 +156,9 @@ async def listen(server: Server, settings: BridgeSettings) -> AsyncIterator[asyn
         listening.close()
 
 
-async def watch_readiness(server: Server, unhealthy: Callable[[], Awaitable[str]], interval_s: float = 1.0) -> None:
+async def watch_readiness(
+    server: Server, unhealthy: Callable[[], Awaitable[str]], interval_s: float = 1.0
+) -> None:
     """Keep `server.not_ready` true to the stores' pings until cancelled."""
     while True:
         server.not_ready = await unhealthy()

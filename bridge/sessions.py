@@ -136,4 +136,6 @@ class Sessions:
                     metrics.BRIDGE_QUARANTINED.labels(reason.name).inc(count)
         captured_at_ms = int(block.captured_at_ms[-1])
         if captured_at_ms and not block.backfill[-1]:
-            metrics.BRIDGE_CAPTURE_LAG_SECONDS.observe(max(0.0, (self.clock.now_ms() - captured_at_ms) / 1_000))
+            metrics.BRIDGE_CAPTURE_LAG_SECONDS.observe(
+                max(0.0, (self.clock.now_ms() - captured_at_ms) / 1_000)
+            )

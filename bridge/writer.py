@@ -144,7 +144,9 @@ class SourceWriter:
             runs=_joined_runs(batches),
             quarantine=quarantine_reasons(rows, self._clock.now_ms()),
             backfill=np.repeat(np.array([batch.backfill for batch in batches], dtype=np.uint8), counts),
-            utc_offset_s=np.repeat(np.array([batch.utc_offset_s for batch in batches], dtype=np.int32), counts),
+            utc_offset_s=np.repeat(
+                np.array([batch.utc_offset_s for batch in batches], dtype=np.int32), counts
+            ),
             captured_at_ms=np.repeat(np.array([b.captured_at_ms for b in batches], dtype=np.int64), counts),
         )
 

@@ -1,4 +1,4 @@
-"""Every socket in the wall: what the house needs from outside, as Protocols. Adapters plug in; the hub connects them."""
+"""Every socket in the wall: what the house needs from outside, as Protocols; the hub plugs adapters in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from core.messages.jobs import Answer, JobState, TickQuery, BarQuery, QuarantineQuery
+    from core.messages.jobs import Answer, BarQuery, JobState, QuarantineQuery, TickQuery
     from core.messages.wire import Notice
     from core.model.principals import Principal
     from core.model.ticks import MarketCursor, Tally, TickBlock
@@ -100,7 +100,7 @@ class TickStore(Protocol):
         """Cut the block, in seq order, into pieces that each lie in one partition."""
 
     async def cursors(self, source: str) -> Mapping[str, MarketCursor]:
-        """Return for each symbol of `source` where its newest stored ticks stand in market time. Raises: Unavailable."""
+        """Return for each symbol of `source` where its newest ticks stand in market time. Raises: Unavailable."""
 
 
 class Certifier(Protocol):
@@ -129,7 +129,7 @@ class TickReader(Protocol):
         """Answer one page of quarantined rows with their reasons. Raises: Unavailable, Invalid."""
 
     async def last_quotes(self, sources: Sequence[str], symbols: Sequence[str]) -> Mapping[str, bytes]:
-        """Return the newest stored quote of each symbol as JSON, for when the fast copy is empty. Raises: Unavailable."""
+        """Return each symbol's newest stored quote as JSON, for when the fast copy is empty. Raises: Unavailable."""
 
 
 class SourceRegistry(Protocol):

@@ -72,7 +72,9 @@ def _place(tree: dict[str, Any], variable: str, value: str) -> None:
     elif name in Settings.__struct_fields__ and name not in _sections():
         tree[name] = value
     else:
-        raise Misconfigured(f"{variable} is no setting; see core/settings.py for all of them", code="UNKNOWN_SETTING")
+        raise Misconfigured(
+            f"{variable} is no setting; see core/settings.py for all of them", code="UNKNOWN_SETTING"
+        )
 
 
 def _list_or_text(section: str, field: str, value: str) -> Any:

@@ -33,7 +33,9 @@ def resolve(reference: str) -> Any:
         if missing in {"core", "gateway", "workers", "bridge"}:
             raise Misconfigured(f"{reference!r} names no module", code="BAD_REFERENCE") from e
         wanted = INSTALL_NAMES.get(missing, missing)
-        raise Misconfigured(f"{module_name} needs a package: pip install {wanted}", code="PACKAGE_MISSING") from e
+        raise Misconfigured(
+            f"{module_name} needs a package: pip install {wanted}", code="PACKAGE_MISSING"
+        ) from e
     try:
         return getattr(module, attribute)
     except AttributeError as e:

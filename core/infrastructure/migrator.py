@@ -41,7 +41,9 @@ def pending(store: str, applied: Mapping[int, str]) -> tuple[SchemaStep, ...]:
         )
     for step in known:
         if applied.get(step.number, step.checksum) != step.checksum:
-            raise Corrupt(f"{store} step {step.number} was edited after it had been applied", code="SCHEMA_EDITED")
+            raise Corrupt(
+                f"{store} step {step.number} was edited after it had been applied", code="SCHEMA_EDITED"
+            )
     return tuple(step for step in known if step.number not in applied)
 
 

@@ -128,7 +128,9 @@ def _problems(audit: EpochAudit, dropped_seq: int) -> Sequence[str]:
     if audit.rows != audit.distinct:
         problems.append(f"{audit.rows - audit.distinct} rows are stored more than once")
     if audit.distinct != audit.last_seq - audit.first_seq + 1:
-        problems.append(f"{audit.last_seq - audit.first_seq + 1 - audit.distinct} seqs are missing inside the span")
+        problems.append(
+            f"{audit.last_seq - audit.first_seq + 1 - audit.distinct} seqs are missing inside the span"
+        )
     if audit.first_seq > dropped_seq + 1:
         problems.append(f"seqs {dropped_seq + 1} to {audit.first_seq - 1} are missing at the start")
     return problems

@@ -24,7 +24,9 @@ RUNS_MAX: Final = 4_096
 TALLIES_MAX: Final = 10_000
 
 _HEADER: Final = struct.Struct("<BBH")  # version, type, flags
-_BATCH: Final = struct.Struct("<BBHIQIiqI")  # header, crc32, first_seq, count, utc_offset_s, captured_at_ms, runs
+_BATCH: Final = struct.Struct(
+    "<BBHIQIiqI"
+)  # header, crc32, first_seq, count, utc_offset_s, captured_at_ms, runs
 _ACK: Final = struct.Struct("<BBHIQ")  # header, reserved, durable_seq
 _RUN: Final = struct.Struct("<IB")  # rows, length of the symbol's UTF-8 name
 _CRC_FROM: Final = 8
@@ -238,11 +240,16 @@ def encode_batch(batch: Batch) -> bytes:
     """
     count = len(batch.rows)
     if not 1 <= count <= BATCH_ROWS_MAX or sum(run.count for run in batch.runs) != count:
-        raise Invalid(f"a batch of {count} rows in runs of {[r.count for r in batch.runs][:8]}", code="MALFORMED")
+        raise Invalid(
+            f"a batch of {count} rows in runs of {[r.count for r in batch.runs][:8]}", code="MALFORMED"
+        )
     runs = b"".join(_encode_run(run) for run in batch.runs)
     rows = batch.rows.tobytes()
     body = (
-        struct.pack("<QIiqI", batch.first_seq, count, batch.utc_offset_s, batch.captured_at_ms, len(batch.runs)) + runs
+        struct.pack(
+            "<QIiqI", batch.first_seq, count, batch.utc_offset_s, batch.captured_at_ms, len(batch.runs)
+        )
+        + runs
     )
     if len(batch.runs) > RUNS_MAX or _CRC_FROM + len(body) + len(rows) > FRAME_BYTES_MAX:
         raise Invalid(f"{len(rows)} bytes of rows in {len(batch.runs)} runs", code="TOO_LARGE")

@@ -5,8 +5,17 @@ Label sets are bounded: never an order id, never free text. Times are seconds, s
 
 from typing import Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 
 REGISTRY: Final = CollectorRegistry()
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -20,11 +29,12 @@ BRIDGE_CONNECTIONS: Final = Gauge(
 BRIDGE_SUBSCRIBERS: Final = Gauge(
     "tickgate_bridge_subscribers", "Live stream subscribers connected now", registry=REGISTRY
 )
-BRIDGE_FRAMES: Final = Counter(
-    "tickgate_bridge_frames_total", "BATCH frames taken", registry=REGISTRY
-)
+BRIDGE_FRAMES: Final = Counter("tickgate_bridge_frames_total", "BATCH frames taken", registry=REGISTRY)
 BRIDGE_TICKS: Final = Counter(
-    "tickgate_bridge_ticks_total", "Ticks made durable, quarantined ones included", ["source"], registry=REGISTRY
+    "tickgate_bridge_ticks_total",
+    "Ticks made durable, quarantined ones included",
+    ["source"],
+    registry=REGISTRY,
 )
 BRIDGE_QUARANTINED: Final = Counter(
     "tickgate_bridge_quarantined_total", "Ticks stored apart, by reason", ["reason"], registry=REGISTRY
@@ -36,19 +46,26 @@ BRIDGE_NACKS: Final = Counter(
     "tickgate_bridge_nacks_total", "Frames or connections refused, by code", ["code"], registry=REGISTRY
 )
 BRIDGE_UNKNOWN_OUTCOMES: Final = Counter(
-    "tickgate_bridge_unknown_outcomes_total", "Inserts whose answer was missing and that were reconciled",
+    "tickgate_bridge_unknown_outcomes_total",
+    "Inserts whose answer was missing and that were reconciled",
     registry=REGISTRY,
 )
 BRIDGE_INSERT_SECONDS: Final = Histogram(
-    "tickgate_bridge_insert_seconds", "From sending one insert to its fsynced answer", buckets=_LATENCY_BUCKETS_S,
+    "tickgate_bridge_insert_seconds",
+    "From sending one insert to its fsynced answer",
+    buckets=_LATENCY_BUCKETS_S,
     registry=REGISTRY,
 )
 BRIDGE_CAPTURE_LAG_SECONDS: Final = Histogram(
-    "tickgate_bridge_capture_lag_seconds", "From a connector reading a live tick to its being durable",
-    buckets=_LATENCY_BUCKETS_S, registry=REGISTRY,
+    "tickgate_bridge_capture_lag_seconds",
+    "From a connector reading a live tick to its being durable",
+    buckets=_LATENCY_BUCKETS_S,
+    registry=REGISTRY,
 )
 BRIDGE_QUOTES_SKIPPED: Final = Counter(
-    "tickgate_bridge_quotes_skipped_total", "Quotes conflated away before a subscriber saw them", registry=REGISTRY
+    "tickgate_bridge_quotes_skipped_total",
+    "Quotes conflated away before a subscriber saw them",
+    registry=REGISTRY,
 )
 
 

@@ -19,9 +19,15 @@ def _row_hash() -> str:
     mixed = f"toUInt64(seq * {SEQ_MULTIPLIER})"
     steps = [f"{mixed} as h0"]
     for number, (field, multiplier) in enumerate(FIELD_MULTIPLIERS.items()):
-        bits = f"reinterpretAsUInt64({field})" if field in _FLOATS or field == "time_msc" else f"toUInt64({field})"
+        bits = (
+            f"reinterpretAsUInt64({field})"
+            if field in _FLOATS or field == "time_msc"
+            else f"toUInt64({field})"
+        )
         previous = f"h{number}"
-        steps.append(f"bitXor({previous}, bitShiftRight({previous}, 29)) + {bits} * {multiplier} as h{number + 1}")
+        steps.append(
+            f"bitXor({previous}, bitShiftRight({previous}, 29)) + {bits} * {multiplier} as h{number + 1}"
+        )
     last = f"h{len(FIELD_MULTIPLIERS)}"
     steps.append(f"bitXor({last}, bitShiftRight({last}, {FINAL_SHIFT})) * {FINAL_MULTIPLIER} as f")
     steps.append(f"bitXor(f, bitShiftRight(f, {FINAL_SHIFT})) as row_hash")
@@ -76,5 +82,7 @@ class ClickHouseCertifier:
 
 
 @asynccontextmanager
-async def open_certifier(_settings: Settings, services: Mapping[str, Any]) -> AsyncIterator[ClickHouseCertifier]:
+async def open_certifier(
+    _settings: Settings, services: Mapping[str, Any]
+) -> AsyncIterator[ClickHouseCertifier]:
     yield ClickHouseCertifier(services["clickhouse"])

@@ -7,6 +7,7 @@ nothing; tokens lose rows under kill -9; a lost answer says nothing. So nothing 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any, Final
 
 import aiohttp
@@ -50,8 +51,14 @@ class ClickHouseTickStore:
         Raises:
             Unavailable: the table is not there yet. Misconfigured: its settings are not ours.
         """
-        ddl = str(await self._scalar("select create_table_query from system.tables where database = "
-                                     "currentDatabase() and name = 'ticks'", {}) or "")
+        ddl = str(
+            await self._scalar(
+                "select create_table_query from system.tables where database = "
+                "currentDatabase() and name = 'ticks'",
+                {},
+            )
+            or ""
+        )
         if not ddl:
             raise Unavailable("the tick store is not migrated yet", code="STORE_NOT_MIGRATED")
         missing = [setting for setting in REQUIRED_TABLE_SETTINGS if setting not in ddl]
@@ -77,7 +84,7 @@ class ClickHouseTickStore:
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 await self._command(f"kill query where query_id like '{pattern}' sync")
-                while await self._scalar(
+                while await self._scalar(  # noqa: ASYNC110 - only the store knows
                     f"select count() from system.processes where query_id like '{pattern}'", {}
                 ):
                     await asyncio.sleep(0.02)
@@ -91,15 +98,22 @@ class ClickHouseTickStore:
             for chunk in native.encode(block):
                 yield chunk
 
-        query_id = f"{_query_id_prefix(block.source)}{generation}/{block.epoch}/{block.first_seq}-{block.last_seq}"
+        query_id = (
+            f"{_query_id_prefix(block.source)}{generation}/{block.epoch}/{block.first_seq}-{block.last_seq}"
+        )
         try:
             async with asyncio.timeout(self._insert_timeout_s):
                 await self._clickhouse.client.raw_insert(
-                    "ticks", insert_block=body(), fmt="Native", settings={**INSERT_SETTINGS, "query_id": query_id}
+                    "ticks",
+                    insert_block=body(),
+                    fmt="Native",
+                    settings={**INSERT_SETTINGS, "query_id": query_id},
                 )
         except (ClickHouseError, aiohttp.ClientError, OSError, TimeoutError) as e:
             detail = f"{type(e).__name__}: {str(e)[:300]}"
-            raise UnknownOutcome("an insert was not confirmed", code="INSERT_UNCONFIRMED", detail=detail) from e
+            raise UnknownOutcome(
+                "an insert was not confirmed", code="INSERT_UNCONFIRMED", detail=detail
+            ) from e
 
     def split(self, block: TickBlock) -> Sequence[TickBlock]:
         time_msc = block.rows["time_msc"]
@@ -110,7 +124,7 @@ class ClickHouseTickStore:
         if not len(cuts):
             return (block,)
         edges = [0, *cuts.tolist(), len(block)]
-        return tuple(slice_block(block, start, stop) for start, stop in zip(edges, edges[1:], strict=False))
+        return tuple(slice_block(block, start, stop) for start, stop in pairwise(edges))
 
     async def cursors(self, source: str) -> Mapping[str, MarketCursor]:
         newest = await self._rows(
@@ -151,7 +165,9 @@ def _query_id_prefix(source: str) -> str:
 
 
 @asynccontextmanager
-async def open_tick_store(settings: Settings, services: Mapping[str, Any]) -> AsyncIterator[ClickHouseTickStore]:
+async def open_tick_store(
+    settings: Settings, services: Mapping[str, Any]
+) -> AsyncIterator[ClickHouseTickStore]:
     """Open the store; waits for its table and refuses one that is not durable."""
     store = ClickHouseTickStore(services["clickhouse"], settings.bridge.insert_timeout_s)
     await store.check()

@@ -21,7 +21,7 @@ from core.model.principals import Principal
 from core.settings import AuthSettings, Settings
 
 ALGORITHMS: Final = ["Ed25519", "EdDSA"]
-TOKEN_TYPE: Final = "at+jwt"  # source: RFC 9068
+TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - a media type; source: RFC 9068
 TOKEN_BYTES_MAX: Final = 4_096
 CACHED_TOKENS_MAX: Final = 10_000
 CACHED_S_MAX: Final = 60
@@ -69,13 +69,17 @@ class AccessTokens:
             decoded = jwt.decode(token, self._keys, algorithms=ALGORITHMS)
             self._claims.validate(decoded.claims)
         except (JoseError, ValueError, TypeError, KeyError) as e:
-            raise Unauthorized("the access token is not valid", code="INVALID_TOKEN", detail=type(e).__name__) from e
+            raise Unauthorized(
+                "the access token is not valid", code="INVALID_TOKEN", detail=type(e).__name__
+            ) from e
         if decoded.header.get("typ", "").lower() != TOKEN_TYPE:
             raise Unauthorized("the access token is not valid", code="INVALID_TOKEN", detail="typ")
         claims = decoded.claims
         tenant, scope = claims.get("tenant"), claims.get("scope", "")
         if not isinstance(tenant, str) or not tenant or not isinstance(scope, str):
-            raise Unauthorized("the access token is not valid", code="INVALID_TOKEN", detail="tenant or scope")
+            raise Unauthorized(
+                "the access token is not valid", code="INVALID_TOKEN", detail="tenant or scope"
+            )
         return Principal(
             subject=str(claims["sub"]),
             tenant=tenant,

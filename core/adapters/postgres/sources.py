@@ -103,7 +103,10 @@ class PostgresSources:
                 " on conflict (source, epoch, symbol, day) do update set rows = excluded.rows,"
                 " last_seq = excluded.last_seq, checksum = excluded.checksum"
                 " where kept.last_seq < excluded.last_seq",
-                [(source, epoch, t.symbol, t.day, t.rows, t.first_seq, t.last_seq, t.checksum) for t in tallies],
+                [
+                    (source, epoch, t.symbol, t.day, t.rows, t.first_seq, t.last_seq, t.checksum)
+                    for t in tallies
+                ],
             )
 
     async def recorded_tallies(self, source: str, epoch: int, day: int | None) -> Sequence[Tally]:
