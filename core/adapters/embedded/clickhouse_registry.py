@@ -18,8 +18,9 @@ from core.adapters.embedded.clickhouse_errors import (
 QUERIES_MAX: Final = 200
 _QUERY_TEXT_BYTES_MAX: Final = 2_000
 _PROCESSES: Final = (
-    "(SELECT * EXCEPT (token), query_id AS initial_query_id, user AS initial_user FROM REGISTERED AS registered "
-    "LEFT JOIN (SELECT * EXCEPT (query_id, query, user, elapsed, initial_query_id, initial_user), "
+    "(SELECT * EXCEPT (token), query_id AS initial_query_id, user AS initial_user "
+    "FROM REGISTERED AS registered LEFT JOIN "
+    "(SELECT * EXCEPT (query_id, query, user, elapsed, initial_query_id, initial_user), "
     "Settings['log_comment'] AS token FROM system.processes) AS engine USING (token))"
 )
 
