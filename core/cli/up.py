@@ -1,12 +1,13 @@
 """`tickgate up`: start everything on this machine, say where it runs, and stop it in order at the end."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -22,7 +23,7 @@ from core.infrastructure.deployment.startup import NotHealthy, Start, detach
 from core.infrastructure.deployment.wish import SPEED_MAX, Wish, recall, replays_of
 
 WATCH_S: Final = 0.5
-LOG_HINT_LINES: Final = 20
+EXAMPLE_SYMBOL: Final = "EURUSD"
 
 
 def _speed(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -114,7 +115,7 @@ def _already(layout: Layout, wish: Wish) -> int:
     """Say that it runs. Raises: Conflict: it runs otherwise than asked. Unavailable: it is not well."""
     if recall(layout) != wish:
         raise Conflict(
-            f"already running in {layout.root} with other options; run `tickgate down`{_where(layout)} first",
+            f"already running in {layout.root} with other options; run `tickgate down{_where(layout)}` first",
             code="RUNNING_OTHERWISE",
         )
     ill = [process for process in health.report(layout) if process.state != health.RUNNING]
@@ -145,7 +146,7 @@ def _start(layout: Layout, wish: Wish, *, detached: bool) -> int:
             return 130
     click.echo(f"\nall healthy after {time.monotonic() - began:.1f} s\n")
     click.echo(_summary(layout))
-    assert start.process is not None  # noqa: S101
+    assert start.process is not None
     if detached:
         detach(start.process)
         return 0
@@ -187,15 +188,11 @@ def _show_tail(error: NotHealthy) -> None:
 
 def _where(layout: Layout) -> str:
     """Return the option that names this data directory, empty when it is the default."""
-    return "" if layout.root == default_data_dir() else f" --data-dir {layout.root}"
+    return "" if layout.root == default_data_dir() else f" --data-dir {shlex.quote(str(layout.root))}"
 
 
 def _summary(layout: Layout) -> str:
-    tree: dict[str, Any] = read_tree(layout.settings_file)
     rows = [(report.name, report.pid, report.port, report.state) for report in health.report(layout)]
-    base = f"http://{HOST}:{tree['gateway']['port']}"
-    binary = Path(sys.executable).parent / "tickgate"
-    named = str(binary) if os.access(binary, os.X_OK) else "tickgate"
     return "\n".join(
         [
             table(("process", "pid", "port", "state"), rows),
@@ -205,18 +202,20 @@ def _summary(layout: Layout) -> str:
             f"logs         {layout.logs}",
             "",
             "try:",
-            f'  TOKEN=$(curl -s -u "$({_credentials_snippet(layout)})" -d grant_type=client_credentials '
-            f"{base}/oauth/token | {_field_snippet('access_token')})",
-            f"  curl -s -H \"Authorization: Bearer $TOKEN\" '{base}/v1/ticks?symbol={{symbol}}&limit=5'",
-            f"  {named} verify{_where(layout)}",
+            *(f"  {line}" for line in _commands(layout)),
         ]
     )
 
 
-def _credentials_snippet(layout: Layout) -> str:
-    code = "import json,sys;c=json.load(open(sys.argv[1]));print(c['client_id']+':'+c['client_secret'])"
-    return f'{sys.executable} -c \\"{code}\\" {layout.credentials_file}'
-
-
-def _field_snippet(field: str) -> str:
-    return f"{sys.executable} -c \"import json,sys;print(json.load(sys.stdin)['{field}'])\""
+def _commands(layout: Layout) -> list[str]:
+    """Return commands that work when they are pasted. The secret is read from a file, so no argument shows it."""
+    gateway = f"http://{HOST}:{read_tree(layout.settings_file)['gateway']['port']}"
+    secret = f"-K {shlex.quote(str(layout.curl_file))}"
+    binary = Path(sys.executable).parent / "tickgate"
+    tickgate = shlex.quote(str(binary)) if os.access(binary, os.X_OK) else "tickgate"
+    return [
+        f"TOKEN=$(curl -s {secret} -d grant_type=client_credentials {gateway}/oauth/token"
+        """ | sed 's/.*"access_token": *"\\([^"]*\\)".*/\\1/')""",
+        f'curl -s -H "Authorization: Bearer $TOKEN" "{gateway}/v1/ticks?symbol={EXAMPLE_SYMBOL}&limit=3"',
+        f"{tickgate} verify{_where(layout)}",
+    ]

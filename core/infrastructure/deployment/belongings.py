@@ -24,6 +24,14 @@ def new_secret() -> str:
     return secrets.token_urlsafe(SECRET_BYTES)
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
 def read_tree(path: Path) -> Tree:
     """Return the JSON object in `path`, empty when there is no file. Raises: Misconfigured."""
     try:
@@ -99,7 +107,7 @@ def ensure_signing_key(layout: Layout) -> None:
         return
     from joserfc.jwk import OKPKey  # noqa: PLC0415 - loads a cryptography library; needed on the first start only
 
-    key = OKPKey.generate_key("Ed25519", {"use": "sig", "alg": "EdDSA"}, auto_kid=True)
+    key = OKPKey.generate_key("Ed25519", {"use": "sig"}, auto_kid=True)
     write_settings_file(layout.key_file, {"keys": [key.as_dict(private=True)]})
     write_settings_file(layout.jwks_file, {"keys": [key.as_dict(private=False)]})
 
@@ -110,6 +118,7 @@ def ensure_credentials(layout: Layout) -> tuple[str, str]:
     if not known.get("client_secret"):
         known = {"client_id": DEMO_CLIENT_ID, "client_secret": new_secret()}
         write_settings_file(layout.credentials_file, known)
+        write_private(layout.curl_file, f'user = "{known["client_id"]}:{known["client_secret"]}"\n')
     return str(known["client_id"]), str(known["client_secret"])
 
 

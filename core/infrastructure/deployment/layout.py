@@ -31,6 +31,11 @@ class Layout:
         return self.root / "credentials.json"
 
     @property
+    def curl_file(self) -> Path:
+        """The demo client's credentials again, as curl reads them with -K."""
+        return self.root / "credentials.curl"
+
+    @property
     def key_file(self) -> Path:
         return self.root / "keys" / "signing.json"
 

@@ -42,7 +42,7 @@ def probe(program: Program) -> Finding:
 
 
 def _connect(program: Program) -> socket.socket:
-    assert program.port is not None, f"{program.name} has a port"  # noqa: S101
+    assert program.port is not None, f"{program.name} has a port"
     return socket.create_connection((HOST, program.port), timeout=PROBE_TIMEOUT_S)
 
 
@@ -79,7 +79,7 @@ def _gist(body: bytes) -> str:
 
 
 def _connector(program: Program) -> Finding:
-    assert program.spool is not None, f"{program.name} has a spool"  # noqa: S101
+    assert program.spool is not None, f"{program.name} has a spool"
     status = connector_status(program.spool)
     if not status:
         return Finding(ready=False, problem="has not reported yet")

@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import threading
 import time
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -127,7 +128,7 @@ class Start:
             try:
                 self._rpc.pid()
             except Unavailable:
-                assert self.process is not None  # noqa: S101
+                assert self.process is not None
                 if self.process.poll() is not None:
                     break
                 time.sleep(POLL_S / 2)
@@ -158,9 +159,19 @@ class Start:
             self._rpc.start(Stage.CONNECTORS)
 
     def _prepare_stores(self, tokens: Mapping[str, str]) -> None:
+        """Migrate and provision; an engine that listens may still be recovering, so it is asked again."""
         self._progress.begun("preparing the stores")
         settings = load_settings({FILE_VARIABLE: str(self._layout.settings_file)})
-        asyncio.run(self._write_stores(settings, tokens))
+        while True:
+            try:
+                return asyncio.run(self._write_stores(settings, tokens))
+            except Unavailable as e:
+                if time.monotonic() >= self._deadline:
+                    log = self._layout.log("up")
+                    log.write_text("".join(traceback.format_exception(e)))
+                    text = f"the stores cannot be prepared: {e.public}; the details are in {log}"
+                    raise NotHealthy(text) from e
+                time.sleep(POLL_S)
 
     async def _write_stores(self, settings: Settings, tokens: Mapping[str, str]) -> None:
         async for step in migrate(settings):
@@ -210,7 +221,7 @@ class Start:
 
 def detach(process: subprocess.Popen[bytes]) -> None:
     """Let supervisord outlive this process."""
-    assert process.stdin is not None  # noqa: S101
+    assert process.stdin is not None
     process.stdin.write(supervision.DETACH)
     process.stdin.close()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.errors.exceptions import Unavailable
+from core.infrastructure.deployment.belongings import write_private
 from core.infrastructure.deployment.layout import Layout
 from core.infrastructure.deployment.programs import Program, Stage, command
 
@@ -90,7 +91,8 @@ def _program_section(layout: Layout, program: Program) -> str:
             "stopwaitsecs": program.stop_wait_s,
             "killasgroup": "true",
             "redirect_stderr": "true",
-            "stdout_logfile": layout.log(program.name),
+            # Relative, because supervisord expands this field twice and a "%" would not survive.
+            "stdout_logfile": layout.log(program.name).relative_to(layout.root),
             "stdout_logfile_maxbytes": LOG_BYTES_MAX,
             "stdout_logfile_backups": LOG_BACKUPS,
         },
@@ -104,11 +106,7 @@ def _section(name: str, fields: Mapping[str, object]) -> str:
 
 def write_config(layout: Layout, programs: Sequence[Program]) -> None:
     """Write supervisord's configuration, readable by its owner alone."""
-    path = layout.supervisor_config
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(render(layout, programs))
+    write_private(layout.supervisor_config, render(layout, programs))
 
 
 def launch(layout: Layout, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -191,5 +189,5 @@ class _Transport(xmlrpc.client.Transport):
         super().__init__()
         self._address = address
 
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ARG002 - the socket says it all
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
         return _Connection(self._address)
