@@ -4,6 +4,8 @@ Everything here blocks and is called from threads. One process owns a directory;
 """
 
 import contextlib
+import fcntl
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -36,6 +38,7 @@ _JOINABLE: Final = frozenset(
     }
 )
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LOCK: Final = "owner.lock"
 _NO_STREAM: Final = "Streaming query is not supported"
 
 
@@ -44,14 +47,18 @@ class Engine:
 
     def __init__(self, directory: Path, memory_bytes_max: int) -> None:
         self._path = str(directory.resolve())
+        # The engine has a lock of its own, but reports it in two lines of jargon on our standard error.
+        self._lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(f"Another process uses the ClickHouse data in {self._path}") from error
         # A single query may not take it all: inserts and merges go on beside it.
         self._defaults = f"max_memory_usage={memory_bytes_max // 2}"
         try:
             self._keeper = _connect(f"{self._path}?max_server_memory_usage={memory_bytes_max}")
             self.timezone = self.ask("SELECT timezone()").strip()
         except RuntimeError as error:
-            if "lock" in str(error):
-                raise Conflict(f"Another process uses the ClickHouse data in {self._path}") from error
             raise Unavailable(
                 f"ClickHouse cannot open its data in {self._path}", detail=str(error)
             ) from error
@@ -72,6 +79,7 @@ class Engine:
 
     def close(self) -> None:
         self._keeper.close()
+        os.close(self._lock)
 
 
 class Handle:
