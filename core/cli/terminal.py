@@ -1,11 +1,15 @@
 """How commands print: aligned tables, and progress that is live on a terminal and plain lines elsewhere."""
 
 import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import click
+
+QUIET_S_MAX: Final = 5.0
+"""Where no spinner shows life, what is being waited for is said this often."""
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -21,7 +25,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._live: Any = None
-        self._last = ""
+        self._said_at = time.monotonic()
 
     def __enter__(self) -> Self:
         if sys.stdout.isatty():
@@ -44,10 +48,19 @@ class Progress:
 
     def begun(self, text: str) -> None:
         if self._live is not None:
-            self._live.update(text)
+            self._live.update(_escaped(text))
+        elif time.monotonic() - self._said_at > QUIET_S_MAX:
+            self.done(text)
 
     def done(self, text: str) -> None:
         if self._live is not None:
-            self._live.console.print(f"[green]✓[/green] {text}", markup=True)
+            self._live.console.print(f"[green]✓[/green] {_escaped(text)}")
         else:
             click.echo(text)
+            sys.stdout.flush()
+        self._said_at = time.monotonic()
+
+
+def _escaped(text: str) -> str:
+    """Return text in which rich sees no markup."""
+    return text.replace("[", r"\[")

@@ -10,7 +10,8 @@ from core.infrastructure.config_manager import load_settings
 from core.infrastructure.deployment.layout import Layout, layout_of
 from core.infrastructure.import_manager import resolve
 
-MEMORY_BYTES_MAX: Final = 4 * 1024**3
+MEMORY_SHARE: Final = 0.5
+"""Of the machine's memory, for ClickHouse: more, and the kernel ends a process that does not expect it."""
 
 
 def _layout() -> Layout:
@@ -46,7 +47,7 @@ def run_clickhouse() -> None:
         port=settings.port,
         user=settings.user,
         password=settings.password.reveal(),
-        memory_bytes_max=MEMORY_BYTES_MAX,
+        memory_bytes_max=int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
     )
 
 

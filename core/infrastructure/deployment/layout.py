@@ -101,8 +101,16 @@ def default_data_dir() -> Path:
 
 
 def layout_of(data_dir: Path | None) -> Layout:
-    """Return the layout of `data_dir`, or of the default one. Nothing is created."""
-    return Layout((data_dir or default_data_dir()).expanduser().resolve())
+    """Return the layout of `data_dir`, or of the default one. Nothing is created.
+
+    Raises:
+        Misconfigured: it belongs to somebody else.
+    """
+    root = (data_dir or default_data_dir()).expanduser().resolve()
+    if root.exists() and not os.access(root, os.R_OK | os.X_OK):
+        text = f"{root} belongs to another user; choose another directory with --data-dir, or be that user"
+        raise Misconfigured(text, code="BAD_DATA_DIR")
+    return Layout(root)
 
 
 def create(layout: Layout) -> None:

@@ -33,14 +33,24 @@ def is_free(port: int, host: str = HOST) -> bool:
     return True
 
 
+def _forbidden(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((HOST, port))
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
 def require_free(ports: Mapping[str, int]) -> None:
     """Raise Conflict naming the first port that is taken. ports: process -> port."""
     for process, port in ports.items():
         if not is_free(port):
-            raise Conflict(
-                f"port {port} ({process}) is taken by another program; choose others with --port-base N",
-                code="PORT_TAKEN",
-            )
+            why = "needs root" if _forbidden(port) else "is taken by another program"
+            text = f"port {port} ({process}) {why}; choose others with --port-base N"
+            raise Conflict(text, code="PORT_TAKEN")
 
 
 def engine_port(remembered: int | None, avoid: Collection[int]) -> int:
