@@ -1,13 +1,15 @@
 """One connector's connection: frames in, ACK and NACK out. Every refusal is typed and loses nothing."""
 
 import asyncio
-from typing import Final
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Final
 
 import structlog
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from bridge.admission import Admission, Refused
 from bridge.sessions import Sessions
+from bridge.sockets import closes, end
 from bridge.writer import LeaseLost, SourceWriter
 from core.errors.exceptions import Corrupt, Defect, Invalid, TickgateError, Unavailable
 from core.messages import wire
@@ -21,7 +23,7 @@ NOTICES_PER_CONNECTION_MAX: Final = 10_000
 CHECKSUM_MAX: Final = 2**64
 
 
-class IngestConnection(WSListener):  # type: ignore[misc]
+class IngestConnection(WSListener):
     """Reads one connector. Frames are handled in order, on the event loop, without awaiting anything."""
 
     def __init__(self, sessions: Sessions) -> None:
@@ -53,12 +55,10 @@ class IngestConnection(WSListener):  # type: ignore[misc]
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         self.heard_at_s = self._sessions.clock.monotonic_s()
-        if frame.msg_type is WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
+        if closes(transport, frame) or frame.msg_type in (WSMsgType.PING, WSMsgType.PONG):
             return
-        if frame.msg_type in (WSMsgType.PING, WSMsgType.PONG):
-            return
+        if transport.is_close_frame_sent:
+            return  # refused already; what still arrives was sent before the peer knew
         try:
             if frame.msg_type is not WSMsgType.BINARY or not frame.fin:
                 raise Invalid("only whole binary messages are taken", code="MALFORMED")
@@ -203,7 +203,7 @@ class IngestConnection(WSListener):  # type: ignore[misc]
                     self._sessions.registry.record_notice(self._source, self._admission.epoch, notice)
                 )
 
-    async def _quietly(self, recording) -> None:  # type: ignore[no-untyped-def]
+    async def _quietly(self, recording: Awaitable[None]) -> None:
         try:
             await recording
         except Unavailable as e:
@@ -236,8 +236,7 @@ class IngestConnection(WSListener):  # type: ignore[misc]
         metrics.BRIDGE_NACKS.labels(nack.code.value).inc()
         log.info("connector.refused", source=self._source, code=nack.code.value, reason=nack.message)
         self._send(wire.encode_json(FrameType.NACK, nack))
-        self._transport.send_close(wire.CLOSE_CODES[nack.code], nack.code.value.encode())
-        self._transport.disconnect()
+        end(self._transport, wire.CLOSE_CODES[nack.code], nack.code.value)
 
     def _send(self, frame: bytes) -> None:
         if self._transport is None:
@@ -245,7 +244,7 @@ class IngestConnection(WSListener):  # type: ignore[misc]
         if not self.closed.is_set():
             self._transport.send(WSMsgType.BINARY, frame)
 
-    def _spawn(self, work) -> None:  # type: ignore[no-untyped-def]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -17,6 +17,7 @@ from picows import (
     WSUpgradeResponseWithListener,
     ws_create_server,
 )
+from prometheus_client import Gauge
 
 from bridge import stream
 from bridge.ingest import IngestConnection
@@ -68,7 +69,7 @@ class Server:
             request, self._sessions.fanout, self._tokens, self._settings, self._sessions.clock
         )
 
-    def _limited(self, gauge: metrics.Gauge, limit: int, listener: Callable[[], WSListener]) -> Answer:
+    def _limited(self, gauge: Gauge, limit: int, listener: Callable[[], WSListener]) -> Answer:
         if metrics.value(gauge) >= limit:
             return _plain(HTTPStatus.SERVICE_UNAVAILABLE, b"too many connections\n", "text/plain")
         return listener()

@@ -1,6 +1,7 @@
 """`GET /v1/stream`: live quotes for one subscriber, conflated, bounded, and honest about what it skipped."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -9,6 +10,7 @@ import structlog
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 
 from bridge.fanout import Fanout, Newest, Quote, QuoteKey
+from bridge.sockets import closes, end
 from core.errors.exceptions import Forbidden, Invalid, TickgateError, Unauthorized
 from core.model.principals import Principal
 from core.ports import Clock, TokenVerifier
@@ -49,7 +51,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     message: str
 
 
-class StreamConnection(WSListener):  # type: ignore[misc]
+class StreamConnection(WSListener):
     """One subscriber. Nothing is queued for it: each round sends what changed, or waits while it is slow."""
 
     def __init__(
@@ -85,10 +87,7 @@ class StreamConnection(WSListener):  # type: ignore[misc]
             self._task.cancel()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type is WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-        elif frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
+        if not closes(transport, frame) and frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
             self._guarded(lambda: self._subscribe(frame.get_payload_as_bytes(), whole=frame.fin))
 
     def _subscribe(self, payload: bytes, *, whole: bool) -> None:
@@ -110,7 +109,7 @@ class StreamConnection(WSListener):  # type: ignore[misc]
             raise Forbidden(f"this stream needs the scope {SCOPE}")
         self._principal = principal
 
-    def _guarded(self, step) -> None:  # type: ignore[no-untyped-def]
+    def _guarded(self, step: Callable[[], None]) -> None:
         try:
             step()
         except TickgateError as e:
@@ -163,8 +162,7 @@ class StreamConnection(WSListener):  # type: ignore[misc]
         if self._transport is None or self._transport.is_close_frame_sent:
             return
         self._transport.send(WSMsgType.TEXT, self._encoder.encode(Failure(code=code, message=message)))
-        self._transport.send_close(close_code, code.encode())
-        self._transport.disconnect()
+        end(self._transport, close_code, code)
 
 
 def _no_token() -> None:

@@ -6,7 +6,7 @@ One insert is in flight at a time and in seq order, so whatever a crash cuts off
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import structlog
@@ -16,6 +16,7 @@ from core.market.validation import quarantine_reasons
 from core.messages.wire import Batch
 from core.model.ticks import SymbolRun, TickBlock, slice_block, slice_runs
 from core.ports import Clock, Lease, TickStore
+from core.settings import BridgeSettings
 from core.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -36,15 +37,6 @@ class StoreRegressed(TickgateError):
     default_code = "STORE_REGRESSED"
 
 
-class Limits(Protocol):
-    """What of the bridge's settings a writer obeys."""
-
-    window_rows: int
-    window_frames: int
-    insert_rows_max: int
-    insert_interval_ms_min: int
-
-
 class SourceWriter:
     """The one writer of (source, epoch) while its lease lasts."""
 
@@ -56,7 +48,7 @@ class SourceWriter:
         durable_seq: int,
         store: TickStore,
         clock: Clock,
-        limits: Limits,
+        limits: BridgeSettings,
         is_safe: Callable[[Lease], bool],
         on_durable: Callable[[TickBlock], None],
     ) -> None:

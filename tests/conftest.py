@@ -6,7 +6,7 @@ import os
 import pytest
 import structlog
 
-pytest_plugins = ["tests.engines"]
+pytest_plugins = ["tests.engines", "tests.bridges"]
 
 
 def pytest_configure() -> None:
