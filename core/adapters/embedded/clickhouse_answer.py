@@ -13,6 +13,8 @@ from core.adapters.embedded.clickhouse_errors import EngineError
 
 # A client that asked to wait for the end gets errors as a status up to this size, and mid-stream beyond it.
 BUFFER_BYTES_MAX: Final = 8 * 1024 * 1024
+# What is gathered before anything is sent to a client that waits for nothing.
+FIRST_BYTES_MIN: Final = 64 * 1024
 
 Next = Callable[[], Awaitable[bytes]]
 

@@ -153,6 +153,10 @@ class Encoder:
         header, self._header = self._header, b""
         return header + bytes(self._compressor.flush())
 
+    def whole(self, parts: list[bytes]) -> bytes:
+        """Compress an answer that is complete."""
+        return b"".join([*(self.feed(part) for part in parts), self.finish()])
+
 
 def response_encoder(accepted: str) -> Encoder | None:
     """Choose the cheapest encoding the client accepts."""

@@ -1,17 +1,18 @@
 """One request in the engine: rows stored, a question answered, other queries stopped."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
 from aiohttp import web
 
-from core.adapters.embedded.clickhouse_answer import BUFFER_BYTES_MAX, Responder, encoder_for
-from core.adapters.embedded.clickhouse_engine import Answer, Engine, Handle
+from core.adapters.embedded.clickhouse_answer import BUFFER_BYTES_MAX, FIRST_BYTES_MIN, Responder, encoder_for
+from core.adapters.embedded.clickhouse_body import Encoder
+from core.adapters.embedded.clickhouse_engine import Engine
 from core.adapters.embedded.clickhouse_errors import SYNTAX_ERROR, TIMEOUT_EXCEEDED, EngineError, refusal
 from core.adapters.embedded.clickhouse_registry import Registry, Running, describe, kill_report
 from core.adapters.embedded.clickhouse_request import Asked
@@ -23,6 +24,7 @@ from core.adapters.embedded.clickhouse_statement import (
     parse,
     processes_references,
 )
+from core.adapters.embedded.clickhouse_visit import Visit
 
 # Turns of the loop in which whatever clients sent before now is read and entered in the registry.
 _SETTLING_TURNS: Final = 10
@@ -75,58 +77,60 @@ class Execution:
             sql = await self._kill(statement)
         elif references := processes_references(sql):
             sql = await self._with_registry(sql, references)
-        async with self._handle(self._house.readers) as handle:
-            return await self._read(handle, statement, sql)
+        return await self._read(statement, sql)
 
     async def _insert(self, statement: Statement) -> web.Response:
         limit_s = _seconds(self._asked.settings.get("max_execution_time", ""))
         loop = asyncio.get_running_loop()
         timer = loop.call_later(limit_s, self._running.stop, _too_slow(limit_s)) if limit_s else None
+        rows = _rows(self._asked.pieces, statement.data_start)
         try:
-            async with self._handle(self._house.writers) as handle:
-                rows = _rows(self._asked.pieces, statement.data_start)
-                work = partial(handle.insert, statement.sql, statement.format or "", rows, self._running)
-                written = await _in_thread(self._house.writers, work)
+            with self._visit() as visit:
+                written = await _in_thread(self._house.writers, partial(visit.insert, statement, rows))
         finally:
             if timer is not None:
                 timer.cancel()
         self._responder.summary(read_rows=written, written_rows=written, result_rows=written)
         return self._responder.whole()
 
-    async def _read(self, handle: Handle, statement: Statement, sql: bytes) -> web.StreamResponse:
-        pool = self._house.readers
+    async def _read(self, statement: Statement, sql: bytes) -> web.StreamResponse:
         fmt = statement.format or self._asked.default_format
-        streamed = statement.kind is Kind.READ
-        answer = await _in_thread(pool, partial(Answer, handle, sql, fmt, streamed=streamed))
-
-        async def following() -> bytes:
-            self._running.check()
-            return await _in_thread(pool, answer.next)
-
-        try:
-            first, complete = await _gather(following, BUFFER_BYTES_MAX if self._asked.wait_for_end else 1)
+        bytes_max = BUFFER_BYTES_MAX if self._asked.wait_for_end else FIRST_BYTES_MIN
+        with self._visit() as visit:
+            begin = partial(visit.begin, sql, fmt, statement.kind, bytes_max)
+            first, complete = await _in_thread(self._house.readers, begin)
             self._responder.summary(
-                read_rows=answer.rows, result_rows=answer.rows, written_rows=answer.rows_written
+                read_rows=visit.rows, result_rows=visit.rows, written_rows=visit.rows_written
             )
             if not statement.answers:
                 return self._responder.whole()
-            return await self._send(fmt, first, None if complete else following)
-        finally:
-            await _in_thread(pool, answer.close)
+            self._responder.headers["X-ClickHouse-Format"] = fmt
+            encoder = encoder_for(self._request, compressed=self._asked.compressed)
+            if complete:
+                return await self._send_whole(first, encoder)
+            try:
+                return await self._send_stream(first, encoder, visit)
+            finally:
+                await _in_thread(self._house.readers, visit.leave)
 
-    async def _send(
-        self, fmt: str, first: list[bytes], following: Callable[[], Awaitable[bytes]] | None
+    async def _send_whole(self, parts: list[bytes], encoder: Encoder | None) -> web.Response:
+        if encoder is None:
+            return self._responder.whole(b"".join(parts))
+        self._responder.headers["Content-Encoding"] = encoder.encoding
+        return self._responder.whole(await _in_thread(self._house.readers, partial(encoder.whole, parts)))
+
+    async def _send_stream(
+        self, first: list[bytes], encoder: Encoder | None, visit: Visit
     ) -> web.StreamResponse:
-        self._responder.headers["X-ClickHouse-Format"] = fmt
-        encoder = encoder_for(self._request, compressed=self._asked.compressed)
+        # From here on a stop also cuts the connection: the client may be too slow to ever take the rest.
+        self._running.on_stop(self._interrupt_sending)
+
+        async def following() -> bytes:
+            return await _in_thread(self._house.readers, visit.following)
+
         if encoder is not None:
             self._responder.headers["Content-Encoding"] = encoder.encoding
-        if following is not None:
-            # From here on a stop also cuts the connection: the client may be too slow to ever take the rest.
-            self._running.on_stop(self._interrupt_sending)
-            return await self._responder.stream(first, following, encoder)
-        body = b"".join(first)
-        return self._responder.whole(encoder.feed(body) + encoder.finish() if encoder else body)
+        return await self._responder.stream(first, following, encoder)
 
     async def _kill(self, statement: Statement) -> bytes:
         """Stop what the condition names; with SYNC nothing of it can happen any more when this returns."""
@@ -149,28 +153,16 @@ class Execution:
             sql = sql[:start] + table + sql[end:]
         return sql
 
-    @asynccontextmanager
-    async def _handle(self, pool: Executor) -> AsyncIterator[Handle]:
-        """Open a handle, configured for this request, or take the session's."""
-        asked, token = self._asked, self._running.token
+    @contextmanager
+    def _visit(self) -> Iterator[Visit]:
+        name = self._asked.session_id
         self._running.on_stop(self._interrupt)
-        if asked.session_id:
-            handle = self._house.sessions.enter(asked.session_id)
-        else:
-            handle = await _in_thread(pool, partial(self._house.engine.open, token))
-        settings = asked.settings | ({"log_comment": token} if asked.session_id else {})
+        session = self._house.sessions.enter(name) if name else None
         try:
-            await _in_thread(pool, partial(handle.configure, asked.database, settings))
-            for table in asked.tables:
-                load = partial(handle.load, table.name, table.structure, table.format, table.data)
-                await _in_thread(pool, load)
-            yield handle
+            yield Visit(self._house.engine, self._running, self._asked, session)
         finally:
-            if asked.session_id:
-                await _in_thread(pool, partial(handle.reset, settings))
-                self._house.sessions.leave(asked.session_id, asked.session_timeout_s)
-            else:
-                await _in_thread(pool, handle.close)
+            if name:
+                self._house.sessions.leave(name, self._asked.session_timeout_s)
 
     def _interrupt(self) -> None:
         self._killer = asyncio.create_task(self._kill_until_finished())
@@ -196,19 +188,6 @@ async def _in_thread(pool: Executor, work: Callable[[], Result]) -> Result:
 async def _settle() -> None:
     for _ in range(_SETTLING_TURNS):
         await asyncio.sleep(0)
-
-
-async def _gather(following: Callable[[], Awaitable[bytes]], bytes_max: int) -> tuple[list[bytes], bool]:
-    """Take parts up to `bytes_max` and say whether that was all."""
-    parts: list[bytes] = []
-    size = 0
-    while size < bytes_max:
-        part = await following()
-        if not part:
-            return parts, True
-        parts.append(part)
-        size += len(part)
-    return parts, False
 
 
 def _head(pieces: list[bytes]) -> bytes:
