@@ -75,6 +75,15 @@ async def test_the_handshake_names_a_modern_server(client: AsyncClient) -> None:
     assert await client.ping()
 
 
+async def test_months_are_cut_in_utc_whatever_the_machine_is_set_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    with open_directory() as directory, running("clickhouse", directory / "clickhouse") as engine:
+        client = await connect(engine)
+        result = await client.query("SELECT timezone(), serverTimezone(), toYYYYMM(toDateTime(1764549000))")
+        await client.close()
+    assert result.result_rows == [("UTC", "UTC", 202512)]
+
+
 @pytest.mark.parametrize("credentials", [{"password": "wrong"}, {"username": "root"}, {"password": ""}])
 async def test_strangers_are_refused(server: EngineProcess, credentials: dict[str, str]) -> None:
     with pytest.raises(DatabaseError) as refused:

@@ -22,6 +22,7 @@ _BLANK: Final = (b" ", b"\t", b"\r", b"\n", b"\f", b"\v", b"--", b"#!", b"# ", b
 _AFTER_INSERT_TARGET: Final = frozenset({b"SELECT", b"WITH", b"VALUES", b"FROM", b"WATCH", b"EXPLAIN"})
 _READS: Final = frozenset({b"SELECT", b"WITH", b"FROM", b"("})
 _ANSWERS: Final = _READS | {b"SHOW", b"DESCRIBE", b"DESC", b"EXPLAIN", b"EXISTS", b"CHECK"}
+_AFTER_FORMAT: Final = frozenset({b";", b"SETTINGS"})
 _KILL_MODES: Final = frozenset({b"SYNC", b"ASYNC", b"TEST"})
 
 
@@ -145,11 +146,14 @@ def _kill(head: bytes, tokens: list[Token]) -> Statement:
 
 
 def _trailing_format(tokens: list[Token]) -> str | None:
-    for token, following in zip(reversed(tokens[:-1]), reversed(tokens[1:]), strict=True):
+    """Return the format named at the end. A column may be called `format`, so only the end counts."""
+    for place in range(len(tokens) - 2, -1, -1):
+        token = tokens[place]
         if token.text == b")":
             return None
-        if token.text == b"FORMAT" and following.text[:1].isalpha():
-            return _spelling(following)
+        behind = tokens[place + 2].text if place + 2 < len(tokens) else b";"
+        if token.text == b"FORMAT" and behind in _AFTER_FORMAT and tokens[place + 1].text[:1].isalpha():
+            return _spelling(tokens[place + 1])
     return None
 
 
