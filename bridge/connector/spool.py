@@ -1,0 +1,280 @@
+"""The spool: every tick that was read and is not yet acknowledged, in one SQLite file that survives kill -9.
+
+Ticks, their seqs, the cursors behind them and their tallies change in one transaction, so no crash can skip or repeat
+a tick. Used from one thread; `spool_thread` gives it one.
+"""
+
+import sqlite3
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bridge.connector.cursor import CursorState
+from bridge.connector.tallies import TallyDelta, deltas_of, fold
+from core.errors.exceptions import Conflict, Corrupt, Misconfigured, Unavailable
+from core.messages.wire import Batch, encode_batch
+
+FILE_NAME: Final = "spool.sqlite"
+SCHEMA_VERSION: Final = 1
+PAGE_BYTES: Final = 16_384
+WAL_BYTES_KEPT_MAX: Final = 64 * 1024**2
+LOCK_TIMEOUT_S: Final = 2.0
+DISK_CODES: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
+BROKEN_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+SIGN: Final = 2**63
+"""SQLite integers are signed: a checksum is stored 2**63 lower."""
+
+SCHEMA: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE cursors (symbol TEXT PRIMARY KEY, time_msc INTEGER NOT NULL, count INTEGER NOT NULL,
+    prefix_rows INTEGER NOT NULL, prefix_digest INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE batches (first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, tallies BLOB NOT NULL,
+    frame BLOB NOT NULL);
+CREATE TABLE tallies (symbol TEXT NOT NULL, day INTEGER NOT NULL, rows INTEGER NOT NULL, first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (symbol, day)) WITHOUT ROWID;
+"""
+
+
+class SpoolFull(Unavailable):
+    """No room: at the limit, or on the disk. Nothing was written; stop reading until the bridge has taken some."""
+
+    default_code = "SPOOL_FULL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolState:
+    """first_seq: the oldest that can still be sent, next_seq when there is none. started: cursors may be trusted."""
+
+    install: str
+    first_seq: int
+    next_seq: int
+    pending_batches: int
+    pending_bytes: int
+    started: bool
+
+
+_tallies = msgspec.msgpack.Decoder(list[TallyDelta])
+
+
+class Spool:
+    """One source's spool file, locked against a second connector."""
+
+    def __init__(self, directory: Path, bytes_max: int) -> None:
+        self._path = directory / FILE_NAME
+        self._bytes_max = bytes_max
+        with _readable_errors(self._path):
+            self._connection = self._open(directory)
+            self._load()
+
+    def _open(self, directory: Path) -> sqlite3.Connection:
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as e:
+            raise Misconfigured(f"the spool directory {directory} cannot be made: {e.strerror}") from e
+        connection = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
+        try:
+            connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+            # Exclusive: a second connector on this spool is refused, and WAL needs no shared memory file.
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES_KEPT_MAX}")
+            connection.execute("BEGIN IMMEDIATE")
+            self._prepare(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == SCHEMA_VERSION:
+            return
+        if version:
+            raise Misconfigured(
+                f"the spool {self._path} was written by another version of tickgate ({version})"
+            )
+        for statement in SCHEMA.split(";"):
+            connection.execute(statement)
+        _write_new_install(connection)
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def _load(self) -> None:
+        meta = dict(self._connection.execute("SELECT name, value FROM meta"))
+        try:
+            self._install = meta["install"]
+            self._next_seq = int(meta["next_seq"])
+            self._started = meta["started"] == "1"
+        except (KeyError, ValueError) as e:
+            raise Corrupt(f"the spool {self._path} has no valid head", code="SPOOL_CORRUPT") from e
+        sizes = self._connection.execute("SELECT first_seq, length(frame) FROM batches ORDER BY first_seq")
+        self._sizes: dict[int, int] = dict(sizes)
+        self._bytes = sum(self._sizes.values())
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def state(self) -> SpoolState:
+        return SpoolState(
+            install=self._install,
+            first_seq=next(iter(self._sizes), self._next_seq),
+            next_seq=self._next_seq,
+            pending_batches=len(self._sizes),
+            pending_bytes=self._bytes,
+            started=self._started,
+        )
+
+    def cursors(self) -> dict[str, CursorState]:
+        rows = self._connection.execute(
+            "SELECT symbol, time_msc, count, prefix_rows, prefix_digest FROM cursors"
+        )
+        return {
+            symbol: CursorState(time_msc=ms, count=count, prefix_rows=prefix, prefix_digest=digest)
+            for symbol, ms, count, prefix, digest in rows
+        }
+
+    def start(self, cursors: Mapping[str, CursorState]) -> None:
+        """The bridge has said where this new spool begins in market time."""
+        with self._transaction():
+            self._write_cursors(cursors)
+            self._write_meta("started", "1")
+        self._started = True
+
+    def start_epoch(self) -> None:
+        """Begin a new life: another install, no ticks, no cursors until the bridge gives them."""
+        with self._transaction():
+            for table in ("batches", "cursors", "tallies", "meta"):
+                self._connection.execute(f"DELETE FROM {table}")
+            _write_new_install(self._connection)
+        self._load()
+
+    def append(self, batches: Iterable[Batch], cursors: Mapping[str, CursorState]) -> int:
+        """Store batches and the cursors behind them; their seqs are given here. Return the next seq.
+
+        Raises: SpoolFull, and then nothing was stored. Corrupt.
+        """
+        seq = self._next_seq
+        sizes: dict[int, int] = {}
+        encoder = msgspec.msgpack.Encoder()
+        with self._transaction():
+            for unnumbered in batches:
+                batch = msgspec.structs.replace(unnumbered, first_seq=seq)
+                frame = encode_batch(batch)
+                sizes[seq] = len(frame)
+                if self._bytes + sum(sizes.values()) > self._bytes_max:
+                    raise SpoolFull(
+                        f"the spool holds {self._bytes:,} bytes, its limit is {self._bytes_max:,}"
+                    )
+                row = (seq, batch.last_seq, encoder.encode(deltas_of(batch)), frame)
+                self._connection.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", row)
+                seq = batch.last_seq + 1
+            self._write_cursors(cursors)
+            self._write_meta("next_seq", str(seq))
+        self._sizes.update(sizes)
+        self._bytes += sum(sizes.values())
+        self._next_seq = seq
+        return seq
+
+    def acknowledge(self, durable_seq: int) -> list[TallyDelta]:
+        """Delete what is wholly durable and add it to its tallies. Return the tallies that changed."""
+        select = "SELECT first_seq, tallies FROM batches WHERE last_seq <= ? ORDER BY first_seq"
+        done = self._connection.execute(select, (durable_seq,)).fetchall()
+        if not done:
+            return []
+        folded = fold([delta for _, packed in done for delta in _tallies.decode(packed)])
+        with self._transaction():
+            self._connection.execute("DELETE FROM batches WHERE last_seq <= ?", (durable_seq,))
+            changed = [self._add_tally(delta) for delta in folded.values()]
+        for first_seq, _ in done:
+            self._bytes -= self._sizes.pop(first_seq)
+        return changed
+
+    def tallies(self, count_max: int) -> list[TallyDelta]:
+        """Return the newest tallies of everything acknowledged so far."""
+        select = "SELECT symbol, day, rows, first_seq, last_seq, checksum FROM tallies ORDER BY last_seq DESC LIMIT ?"
+        return [_tally(row) for row in self._connection.execute(select, (count_max,))]
+
+    def frames(self, from_seq: int, bytes_max: int) -> list[bytes]:
+        """Return stored BATCH frames in order, the first one holding `from_seq`; at least one if there is any."""
+        select = "SELECT frame FROM batches WHERE first_seq >= ? ORDER BY first_seq"
+        frames: list[bytes] = []
+        size = 0
+        with closing(self._connection.execute(select, (self._floor(from_seq),))) as rows:
+            for (frame,) in rows:
+                if frames and size + len(frame) > bytes_max:
+                    break
+                frames.append(frame)
+                size += len(frame)
+        return frames
+
+    def _floor(self, seq: int) -> int:
+        """Return the first seq of the batch that holds `seq`."""
+        select = "SELECT max(first_seq) FROM batches WHERE first_seq <= ?"
+        found = self._connection.execute(select, (seq,)).fetchone()[0]
+        return seq if found is None else int(found)
+
+    def _add_tally(self, delta: TallyDelta) -> TallyDelta:
+        select = "SELECT symbol, day, rows, first_seq, last_seq, checksum FROM tallies WHERE symbol = ? AND day = ?"
+        row = self._connection.execute(select, (delta.symbol, delta.day)).fetchone()
+        total = _tally(row).plus(delta) if row else delta
+        self._connection.execute(
+            "INSERT OR REPLACE INTO tallies VALUES (?, ?, ?, ?, ?, ?)",
+            (total.symbol, total.day, total.rows, total.first_seq, total.last_seq, total.checksum - SIGN),
+        )
+        return total
+
+    def _write_cursors(self, cursors: Mapping[str, CursorState]) -> None:
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?, ?)",
+            [(name, c.time_msc, c.count, c.prefix_rows, c.prefix_digest) for name, c in cursors.items()],
+        )
+
+    def _write_meta(self, name: str, value: str) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _readable_errors(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+
+def _write_new_install(connection: sqlite3.Connection) -> None:
+    meta = {"install": uuid.uuid4().hex, "next_seq": "1", "started": "0"}
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+
+
+def _tally(row: tuple[str, int, int, int, int, int]) -> TallyDelta:
+    symbol, day, rows, first_seq, last_seq, checksum = row
+    return TallyDelta(symbol, day, rows, first_seq, last_seq, checksum + SIGN)
+
+
+@contextmanager
+def _readable_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as e:
+        code = getattr(e, "sqlite_errorcode", 0) & 0xFF
+        if code in DISK_CODES:
+            raise SpoolFull(f"the disk does not take the spool {path}: {e}") from e
+        if code in BROKEN_CODES:
+            text = (
+                f"the spool {path} is damaged: move it away; the connector then starts a new epoch and"
+                " reads on from what the store holds"
+            )
+            raise Corrupt(text, code="SPOOL_CORRUPT") from e
+        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise Conflict(f"another connector uses the spool {path}", code="SPOOL_LOCKED") from e
+        raise Unavailable(f"the spool {path} fails: {e}", code="SPOOL_FAILED") from e
