@@ -74,7 +74,9 @@ def test_kill_mutation_is_the_engines() -> None:
 
 
 def test_the_table_of_processes_is_found_only_where_it_is_a_table() -> None:
-    sql = b"SELECT 'system.processes' FROM system.processes -- system.processes\n JOIN `system` . \"processes\""
+    sql = (
+        b"SELECT 'system.processes' FROM system.processes -- system.processes\n JOIN `system` . \"processes\""
+    )
     assert [sql[start:end] for start, end in processes_references(sql)] == [
         b"system.processes",
         b'`system` . "processes"',
