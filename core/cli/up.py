@@ -20,7 +20,7 @@ from core.infrastructure.deployment.layout import Layout, create, default_data_d
 from core.infrastructure.deployment.lock import exclusive
 from core.infrastructure.deployment.ports import HOST, PORT_BASE, PORT_BASE_MAX
 from core.infrastructure.deployment.startup import NotHealthy, Start, detach
-from core.infrastructure.deployment.wish import SPEED_MAX, Wish, recall, replays_of
+from core.infrastructure.deployment.wish import SPEED_MAX, Wish, check_recordings, recall, replays_of
 
 WATCH_S: Final = 0.5
 EXAMPLE_SYMBOL: Final = "EURUSD"
@@ -135,6 +135,8 @@ def _start(layout: Layout, wish: Wish, *, detached: bool) -> int:
     with Progress() as progress:
         start = Start(layout, wish, progress)
         try:
+            progress.begun("reading the recordings" if wish.replays else "starting")
+            check_recordings(wish)
             start.run()
         except NotHealthy as e:
             progress.close()

@@ -83,15 +83,14 @@ def _connector(program: Program) -> Finding:
     status = connector_status(program.spool)
     if not status:
         return Finding(ready=False, problem="has not reported yet")
-    rows = int(status.get("acked_seq", 0))
-    if program.drains:
-        return Finding(ready=bool(status.get("drained")), problem="is replaying", rows=rows)
-    state = str(status.get("state", ""))
-    ready = state in CONNECTED_STATES
-    return Finding(ready=ready, problem="" if ready else f"is {state or 'silent'}", rows=rows)
+    rows, state = int(status.get("acked_seq", 0)), str(status.get("state", "silent"))
+    ready = bool(status.get("drained")) if program.drains else state in CONNECTED_STATES
+    problem = str(status.get("problem", "")) or f"is {state}"
+    return Finding(ready=ready, problem="" if ready else problem, rows=rows)
 
 
-CONNECTED_STATES: Final = frozenset({"connected", "streaming", "drained", "running", "ready"})
+CONNECTED_STATES: Final = frozenset({"streaming", "drained"})
+"""Of `bridge.connector.status`: the bridge has told it where to go on."""
 
 
 def connector_status(spool: Path) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from core.errors.exceptions import TickgateError, Unavailable
 from core.infrastructure.config_manager import FILE_VARIABLE, load_settings, write_settings_file
 from core.infrastructure.deployment import belongings, ports, shutdown, supervision
 from core.infrastructure.deployment.layout import Layout
-from core.infrastructure.deployment.programs import Program, Stage
+from core.infrastructure.deployment.programs import Probe, Program, Stage
 from core.infrastructure.deployment.readiness import Finding, probe
 from core.infrastructure.deployment.supervision import ProcessState, Supervisor
 from core.infrastructure.deployment.wish import Wish, programs_of, remember, terminals_of
@@ -29,6 +29,8 @@ POLL_S: Final = 0.05
 STARTS_MAX: Final = 4
 """A program that was started this often and is not ready will not become so by waiting."""
 TAIL_LINES: Final = 20
+TAIL_LINES_READ: Final = 400
+TRACEBACK_LINES: Final = (" ", "\t", "Traceback (", "During handling of", "The above exception was")
 SUPERVISOR_TIMEOUT_S: Final = 15.0
 DEMO_TENANT: Final = "demo"
 DEMO_SCOPES: Final = ("ticks:read", "bars:read", "quarantine:read", "jobs:read", "status:read")
@@ -50,7 +52,7 @@ class NotHealthy(Unavailable):
     def __init__(self, public: str, *, log: Path | None = None) -> None:
         super().__init__(public, code="NOT_HEALTHY")
         self.log = log
-        self.tail = tail_of(log, TAIL_LINES) if log else []
+        self.tail = _gist(tail_of(log, TAIL_LINES_READ))[-TAIL_LINES:] if log else []
 
 
 def tail_of(path: Path, lines: int) -> list[str]:
@@ -62,6 +64,11 @@ def tail_of(path: Path, lines: int) -> list[str]:
             return file.read().decode(errors="replace").splitlines()[-lines:]
     except OSError:
         return []
+
+
+def _gist(lines: Sequence[str]) -> list[str]:
+    """Leave out tracebacks but for what was raised: the rest is for whoever opens the log."""
+    return [line for line in lines if line.strip() and not line.startswith(TRACEBACK_LINES)]
 
 
 class Start:
@@ -205,7 +212,9 @@ class Start:
         if state.started_at:
             starts.add(state.started_at)
         if state.state == "FATAL" or len(starts) >= STARTS_MAX:
-            raise NotHealthy(f"{program.name} does not stay alive", log=self._layout.log(program.name))
+            reason = f": {probe(program).problem}" if program.probe is Probe.CONNECTOR else ""
+            text = f"{program.name} does not stay alive{reason}"
+            raise NotHealthy(text, log=self._layout.log(program.name))
         if state.state not in {"STARTING", "RUNNING"}:
             return Finding(ready=False, problem=state.problem or f"is {state.state.lower()}")
         return probe(program)

@@ -18,9 +18,11 @@ from core.infrastructure.deployment.programs import (
     engine_programs,
     service_programs,
 )
+from core.infrastructure.import_manager import resolve
 
 DEMO_SOURCE: Final = "demo"
 RECORDING_TERMINAL: Final = "bridge.connector.recording:RecordingTerminal"
+RECORDING_LOADER: Final = "bridge.connector.recording:load"
 SPEED_MAX: Final = "max"
 STEM_LENGTH_MAX: Final = 32
 FOREIGN: Final = re.compile(r"[^a-z0-9]+")
@@ -71,8 +73,16 @@ def source_name(path: Path) -> str:
 
 def replays_of(paths: Sequence[Path]) -> tuple[Replay, ...]:
     """Name the source of each recording; the same content given twice is replayed once. Raises: Invalid."""
-    by_source = {source_name(path): path.resolve() for path in paths}
+    # Not resolved further: the symbol follows from the name the file was given under, link or not.
+    by_source = {source_name(path): path.absolute() for path in paths}
     return tuple(Replay(path=str(path), source=source) for source, path in by_source.items())
+
+
+def check_recordings(wish: Wish) -> None:
+    """Read every recording once, as its connector will. Raises: Invalid, with file and line."""
+    load = resolve(RECORDING_LOADER)
+    for replay in wish.replays:
+        load(Path(replay.path))
 
 
 def terminals_of(wish: Wish) -> dict[str, Mapping[str, str]]:
