@@ -366,19 +366,31 @@ async def test_processes_show_what_runs_with_the_ids_and_users_of_the_clients(cl
     assert await client.raw_query("KILL QUERY WHERE query_id LIKE 'seen/%' SYNC") == b""
 
 
-async def test_a_time_limit_is_kept_by_questions_and_by_inserts(client: AsyncClient, table: str) -> None:
+async def test_a_time_limit_is_kept_by_questions(client: AsyncClient) -> None:
     with pytest.raises(DatabaseError) as late:
         await client.query(ENDLESS, settings={"max_execution_time": 0.3})
     assert late.value.code == 159
-    # An insert stopped by the engine itself would be reported as stored.
-    status = await post_rows_with_inline_limit(client)
-    assert status == 36
 
 
-async def post_rows_with_inline_limit(client: AsyncClient) -> int | None:
-    with pytest.raises(DatabaseError) as refused:
-        await client.command("INSERT INTO ticks SETTINGS max_execution_time = 1 FORMAT CSV\n1,a")
-    return refused.value.code
+@pytest.mark.parametrize("inline", [True, False])
+async def test_rows_the_table_refuses_are_an_error_not_a_success(client: AsyncClient, inline: bool) -> None:
+    """The engine's own streaming insert answers "written" here and stores nothing: that lost acknowledged ticks."""
+    await client.command("CREATE TABLE cut (n UInt8) ENGINE = MergeTree PARTITION BY n ORDER BY n")
+    limit = {"max_partitions_per_insert_block": 1}
+    try:
+        with pytest.raises(DatabaseError) as refused:
+            if inline:
+                await client.command(
+                    "INSERT INTO cut SETTINGS max_partitions_per_insert_block = 1 FORMAT CSV\n1\n2\n"
+                )
+            else:
+                await client.raw_insert("cut", insert_block=b"1\n2\n", fmt="CSV", settings=limit)
+        assert refused.value.code == 252
+        assert (await client.query("SELECT count() FROM cut")).result_rows == [(0,)]
+        await client.raw_insert("cut", insert_block=b"1\n1\n", fmt="CSV", settings=limit)
+        assert (await client.query("SELECT count() FROM cut")).result_rows == [(2,)]
+    finally:
+        await client.command("DROP TABLE cut SYNC")
 
 
 async def test_a_query_cannot_take_all_the_memory(client: AsyncClient) -> None:

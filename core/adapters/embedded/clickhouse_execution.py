@@ -13,7 +13,7 @@ from aiohttp import web
 from core.adapters.embedded.clickhouse_answer import BUFFER_BYTES_MAX, FIRST_BYTES_MIN, Responder, encoder_for
 from core.adapters.embedded.clickhouse_body import Encoder
 from core.adapters.embedded.clickhouse_engine import Engine
-from core.adapters.embedded.clickhouse_errors import SYNTAX_ERROR, TIMEOUT_EXCEEDED, EngineError, refusal
+from core.adapters.embedded.clickhouse_errors import SYNTAX_ERROR, refusal
 from core.adapters.embedded.clickhouse_registry import Registry, Running, describe, kill_report
 from core.adapters.embedded.clickhouse_request import Asked
 from core.adapters.embedded.clickhouse_sessions import Sessions
@@ -80,16 +80,9 @@ class Execution:
         return await self._read(statement, sql)
 
     async def _insert(self, statement: Statement) -> web.Response:
-        limit_s = _seconds(self._asked.settings.get("max_execution_time", ""))
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(limit_s, self._running.stop, _too_slow(limit_s)) if limit_s else None
         rows = _rows(self._asked.pieces, statement.data_start)
-        try:
-            with self._visit() as visit:
-                written = await _in_thread(self._house.writers, partial(visit.insert, statement, rows))
-        finally:
-            if timer is not None:
-                timer.cancel()
+        with self._visit() as visit:
+            written = await _in_thread(self._house.writers, partial(visit.insert, statement, rows))
         self._responder.summary(read_rows=written, written_rows=written, result_rows=written)
         return self._responder.whole()
 
@@ -205,14 +198,3 @@ def _rows(pieces: list[bytes], start: int) -> Iterator[bytes]:
         if start < len(piece):
             yield piece[start:] if start else piece
         start = max(start - len(piece), 0)
-
-
-def _seconds(text: str) -> float:
-    try:
-        return max(float(text), 0.0)
-    except ValueError:
-        return 0.0
-
-
-def _too_slow(limit_s: float) -> EngineError:
-    return refusal(TIMEOUT_EXCEEDED, f"Timeout exceeded: maximum {limit_s} s.", "TIMEOUT_EXCEEDED")

@@ -45,11 +45,15 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """sql: what the engine gets. format: as named in the statement. data_start: offset of inline rows."""
+    """sql: what the engine gets. format: as named in the statement. data_start: offset of inline rows.
+
+    tail: the SETTINGS clause of an insert, which is no part of its `sql`.
+    """
 
     kind: Kind
     sql: bytes
     format: str | None = None
+    tail: bytes = b""
     data_start: int = 0
     condition: bytes = b""
     mode: bytes = b"ASYNC"
@@ -100,6 +104,7 @@ def _name(token: Token) -> bytes:
 
 def _insert(head: bytes, tokens: Iterator[Token]) -> Statement:
     depth = 0
+    settings = 0
     previous = b"INSERT"
     for token in tokens:
         depth += (token.text == b"(") - (token.text == b")")
@@ -109,7 +114,11 @@ def _insert(head: bytes, tokens: Iterator[Token]) -> Statement:
         if depth or is_name:
             continue
         if token.text == b"FORMAT":
-            return _insert_data(head, token, next(tokens, Token(b"", len(head), len(head))))
+            return _insert_data(
+                head, settings or token.start, token, next(tokens, Token(b"", len(head), len(head)))
+            )
+        if token.text == b"SETTINGS":
+            settings = settings or token.start
         if token.text in _AFTER_INSERT_TARGET:
             if token.text == b"FROM":
                 raise _client_only("FROM INFILE")
@@ -117,14 +126,15 @@ def _insert(head: bytes, tokens: Iterator[Token]) -> Statement:
     return Statement(kind=Kind.OTHER, sql=head, answers=False)
 
 
-def _insert_data(head: bytes, keyword: Token, name: Token) -> Statement:
+def _insert_data(head: bytes, end: int, keyword: Token, name: Token) -> Statement:
     start = name.end
     while head[start : start + 1] in (b" ", b"\t", b"\f", b"\r"):
         start += 1
     start += head[start : start + 1] == b"\n"
     return Statement(
         kind=Kind.INSERT_DATA,
-        sql=head[: keyword.start],
+        sql=head[:end],
+        tail=head[end : keyword.start],
         format=head[name.start : name.end].decode("ascii", "replace"),
         data_start=start,
         answers=False,

@@ -25,11 +25,10 @@ class Visit:
 
     def insert(self, statement: Statement, pieces: Iterable[bytes]) -> int:
         """Store rows and return how many."""
-        # The engine's own time limit would stop it behind our back and still call the rows written.
-        self._settings["max_execution_time"] = "0"
         try:
             handle = self._enter()
-            return handle.insert(statement.sql, statement.format or "", pieces, self._running)
+            self._running.check()
+            return handle.insert(statement.sql, statement.tail, statement.format or "", pieces)
         finally:
             self.leave()
 
