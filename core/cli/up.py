@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import click
 
@@ -20,10 +21,16 @@ from core.infrastructure.deployment.layout import Layout, create, default_data_d
 from core.infrastructure.deployment.lock import exclusive
 from core.infrastructure.deployment.ports import HOST, PORT_BASE, PORT_BASE_MAX
 from core.infrastructure.deployment.startup import NotHealthy, Start, detach
-from core.infrastructure.deployment.wish import SPEED_MAX, Wish, check_recordings, recall, replays_of
+from core.infrastructure.deployment.wish import (
+    DEMO_SYMBOL,
+    SPEED_MAX,
+    Wish,
+    check_recordings,
+    recall,
+    replays_of,
+)
 
 WATCH_S: Final = 0.5
-EXAMPLE_SYMBOL: Final = "EURUSD"
 
 
 def _speed(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -113,7 +120,8 @@ def _answers(layout: Layout) -> bool:
 
 def _already(layout: Layout, wish: Wish) -> int:
     """Say that it runs. Raises: Conflict: it runs otherwise than asked. Unavailable: it is not well."""
-    if recall(layout) != wish:
+    running = recall(layout)
+    if running is None or not running.same_as(wish):
         raise Conflict(
             f"already running in {layout.root} with other options; run `tickgate down{_where(layout)}` first",
             code="RUNNING_OTHERWISE",
@@ -133,10 +141,9 @@ def _already(layout: Layout, wish: Wish) -> int:
 def _start(layout: Layout, wish: Wish, *, detached: bool) -> int:
     began = time.monotonic()
     with Progress() as progress:
-        start = Start(layout, wish, progress)
+        progress.begun("reading the recordings" if wish.replays else "starting")
+        start = Start(layout, check_recordings(wish), progress)
         try:
-            progress.begun("reading the recordings" if wish.replays else "starting")
-            check_recordings(wish)
             start.run()
         except NotHealthy as e:
             progress.close()
@@ -213,11 +220,13 @@ def _commands(layout: Layout) -> list[str]:
     """Return commands that work when they are pasted. The secret is read from a file, so no argument shows it."""
     gateway = f"http://{HOST}:{read_tree(layout.settings_file)['gateway']['port']}"
     secret = f"-K {shlex.quote(str(layout.curl_file))}"
+    wish = recall(layout)
+    symbol = quote(wish.example if wish else DEMO_SYMBOL)
     binary = Path(sys.executable).parent / "tickgate"
     tickgate = shlex.quote(str(binary)) if os.access(binary, os.X_OK) else "tickgate"
     return [
         f"TOKEN=$(curl -s {secret} -d grant_type=client_credentials {gateway}/oauth/token"
         """ | sed 's/.*"access_token": *"\\([^"]*\\)".*/\\1/')""",
-        f'curl -s -H "Authorization: Bearer $TOKEN" "{gateway}/v1/ticks?symbol={EXAMPLE_SYMBOL}&limit=3"',
+        f'curl -s -H "Authorization: Bearer $TOKEN" "{gateway}/v1/ticks?symbol={symbol}&limit=3"',
         f"{tickgate} verify{_where(layout)}",
     ]

@@ -299,6 +299,48 @@ def test_a_program_that_cannot_start_is_named_with_the_end_of_its_log(house: Hou
     assert house.pids() == []
 
 
+def write_recording(path: Path, lines: int) -> Path:
+    """Write a tick export of MetaTrader with `lines` ticks of one day."""
+    rows = [
+        f"2026.05.04\t10:{n // 60 % 60:02}:{n % 60:02}.{n % 1_000:03}\t1.1{n % 1_000:03}\t1.2{n % 1_000:03}\t\t\t6"
+        for n in range(min(lines, 3_600))
+    ]
+    path.write_text("\n".join(["<DATE>\t<TIME>\t<BID>\t<ASK>\t<LAST>\t<VOLUME>\t<FLAGS>", *rows]) + "\n")
+    return path
+
+
+def test_a_replay_at_full_speed_is_stored_and_certified_when_up_returns(house: House) -> None:
+    house.data.parent.chmod(0o755)
+    first = write_recording(house.data.parent / "EURUSD_a.csv", 1_000)
+    second = write_recording(house.data.parent / "GBPUSD_b.csv", 500)
+    done = house.up("--replay", str(first), "--replay", str(second))
+    assert done.returncode == 0, done.stderr
+    assert [name for name in house.processes() if name.startswith("connector")] == [
+        "connector",
+        "connector-2",
+    ]
+    verified = house.run("verify")
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout.splitlines()[-1].startswith("GREEN: all 2 certificates hold; 1,500 ticks")
+    assert house.run("verify", "--source", "demo").returncode == 1
+
+    assert house.run("down").returncode == 0
+    assert house.up("--replay", str(first)).returncode == 0
+    assert "1,500 ticks" in house.run("verify").stdout
+
+
+def test_a_bad_recording_is_said_in_one_line_before_anything_starts(house: House) -> None:
+    bad = house.data.parent / "bad.csv"
+    bad.write_text("hello,world\n")
+    for path in (bad, bad.with_name("gone.csv")):
+        done = house.up("--replay", str(path))
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert path.name in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (house.data / "run" / "supervisord.pid").exists()
+
+
 def test_an_unknown_setting_in_the_environment_is_refused_by_name(house: House) -> None:
     options = house.options()
     options["env"]["TICKGATE_NONSENSE"] = "1"

@@ -21,6 +21,7 @@ from core.infrastructure.deployment.programs import (
 from core.infrastructure.import_manager import resolve
 
 DEMO_SOURCE: Final = "demo"
+DEMO_SYMBOL: Final = "EURUSD"
 RECORDING_TERMINAL: Final = "bridge.connector.recording:RecordingTerminal"
 RECORDING_LOADER: Final = "bridge.connector.recording:load"
 SPEED_MAX: Final = "max"
@@ -37,12 +38,17 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """speed: times real time, or `max`. demo: whether the simulated terminal runs."""
+    """speed: times real time, or `max`. demo: whether the simulated terminal runs. example: a symbol to show."""
 
     port_base: int
     demo: bool
     replays: tuple[Replay, ...] = ()
     speed: str = SPEED_MAX
+    example: str = DEMO_SYMBOL
+
+    def same_as(self, other: "Wish") -> bool:
+        """Whether the same things run, on the same ports."""
+        return msgspec.structs.replace(self, example=other.example) == other
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -78,11 +84,12 @@ def replays_of(paths: Sequence[Path]) -> tuple[Replay, ...]:
     return tuple(Replay(path=str(path), source=source) for source, path in by_source.items())
 
 
-def check_recordings(wish: Wish) -> None:
-    """Read every recording once, as its connector will. Raises: Invalid, with file and line."""
-    load = resolve(RECORDING_LOADER)
+def check_recordings(wish: Wish) -> Wish:
+    """Read every recording once, as its connector will, and note a symbol. Raises: Invalid, with file and line."""
     for replay in wish.replays:
-        load(Path(replay.path))
+        symbols = resolve(RECORDING_LOADER)(Path(replay.path))
+        wish = msgspec.structs.replace(wish, example=next(iter(symbols)))
+    return wish
 
 
 def terminals_of(wish: Wish) -> dict[str, Mapping[str, str]]:
