@@ -366,10 +366,17 @@ async def test_processes_show_what_runs_with_the_ids_and_users_of_the_clients(cl
     assert await client.raw_query("KILL QUERY WHERE query_id LIKE 'seen/%' SYNC") == b""
 
 
-async def test_a_time_limit_is_kept_by_questions(client: AsyncClient) -> None:
+async def test_a_time_limit_is_kept_by_questions_and_by_inserts(
+    server: EngineProcess, client: AsyncClient, table: str
+) -> None:
     with pytest.raises(DatabaseError) as late:
         await client.query(ENDLESS, settings={"max_execution_time": 0.3})
     assert late.value.code == 159
+    body = b"".join(b"%d,EURUSD\n" % seq for seq in range(300_000))
+    for text, settings in (("", {"max_execution_time": "0.01"}), ("SETTINGS max_execution_time = 0.01", {})):
+        query = f"INSERT INTO house.ticks {text} FORMAT CSV"
+        assert (await post(server, {"query": query, **settings}, body))[0] == 408
+    assert await tally(client) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("inline", [True, False])
@@ -377,20 +384,13 @@ async def test_rows_the_table_refuses_are_an_error_not_a_success(client: AsyncCl
     """The engine's own streaming insert answers "written" here and stores nothing: that lost acknowledged ticks."""
     await client.command("CREATE TABLE cut (n UInt8) ENGINE = MergeTree PARTITION BY n ORDER BY n")
     limit = {"max_partitions_per_insert_block": 1}
-    try:
-        with pytest.raises(DatabaseError) as refused:
-            if inline:
-                await client.command(
-                    "INSERT INTO cut SETTINGS max_partitions_per_insert_block = 1 FORMAT CSV\n1\n2\n"
-                )
-            else:
-                await client.raw_insert("cut", insert_block=b"1\n2\n", fmt="CSV", settings=limit)
-        assert refused.value.code == 252
-        assert (await client.query("SELECT count() FROM cut")).result_rows == [(0,)]
-        await client.raw_insert("cut", insert_block=b"1\n1\n", fmt="CSV", settings=limit)
-        assert (await client.query("SELECT count() FROM cut")).result_rows == [(2,)]
-    finally:
-        await client.command("DROP TABLE cut SYNC")
+    table, settings = ("cut SETTINGS max_partitions_per_insert_block = 1", None) if inline else ("cut", limit)
+    with pytest.raises(DatabaseError) as refused:
+        await client.raw_insert(table, insert_block=b"1\n2\n", fmt="CSV", settings=settings)
+    assert refused.value.code == 252
+    assert (await client.query("SELECT count() FROM cut")).result_rows == [(0,)]
+    await client.raw_insert(table, insert_block=b"1\n1\n", fmt="CSV", settings=settings)
+    assert (await client.query("SELECT count() FROM cut")).result_rows == [(2,)]
 
 
 async def test_a_query_cannot_take_all_the_memory(client: AsyncClient) -> None:

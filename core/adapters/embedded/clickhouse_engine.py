@@ -9,11 +9,9 @@ import os
 import re
 import sys
 import tempfile
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import IO, Any, Final
 
 import chdb
 
@@ -41,7 +39,6 @@ _JOINABLE: Final = frozenset(
     }
 )
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SETTINGS_CLAUSE: Final = re.compile(rb"\bSETTINGS\b[^`'\"]*$", re.IGNORECASE)
 _LOCK: Final = "owner.lock"
 _NO_STREAM: Final = "Streaming query is not supported"
 
@@ -136,9 +133,12 @@ class Handle:
         """
         with _anonymous_file() as file:
             file.writelines(pieces)
-            file.flush()
-            path = f"/dev/fd/{file.fileno()}"
-            sql = b"%b FROM INFILE '%b' %b FORMAT %b" % (statement, path.encode(), tail, fmt.encode())
+            # Where opening /dev/fd duplicates the descriptor, the engine reads from where we stand.
+            file.seek(0)
+            sql = b"%b FROM INFILE '/dev/fd/%d' COMPRESSION 'none' %b FORMAT %b" % (
+                *(statement, file.fileno()),
+                *(tail, fmt.encode()),
+            )
             return int(self.run(sql, "Null").rows_written())
 
     def load(self, table: str, structure: str, fmt: str, data: bytes) -> None:
@@ -149,31 +149,6 @@ class Handle:
 
     def close(self) -> None:
         self._connection.close()
-
-
-@contextlib.contextmanager
-def _held(pieces: Iterable[bytes], running: Running | None) -> Iterator[str]:
-    """Hold `pieces` in a nameless file and yield a path the engine can read it by."""
-    with _nameless() as file:
-        for piece in pieces:
-            if running is not None:
-                running.check()
-            file.write(piece)
-        file.flush()
-        yield f"/dev/fd/{file.fileno()}"
-
-
-def _nameless() -> BinaryIO:
-    if sys.platform == "linux":
-        return os.fdopen(os.memfd_create("insert"), "wb", buffering=0)
-    return cast("BinaryIO", tempfile.TemporaryFile(buffering=0))
-
-
-def _from_file(sql: bytes, path: str, fmt: str) -> bytes:
-    """`INSERT INTO t (a) SETTINGS x = 1` becomes a statement that reads `path`; settings come behind the file."""
-    settings = _SETTINGS_CLAUSE.search(sql)
-    head, tail = (sql[: settings.start()], sql[settings.start() :]) if settings else (sql, b"")
-    return b"%b FROM INFILE '%b' COMPRESSION 'none' %b FORMAT %b" % (head, path.encode(), tail, fmt.encode())
 
 
 class Answer:
@@ -236,8 +211,8 @@ def _connect(address: str) -> Any:
 
 def _anonymous_file() -> IO[bytes]:
     if sys.platform == "linux":
-        return os.fdopen(os.memfd_create("insert"), "wb")
-    return tempfile.TemporaryFile("wb")  # noqa: SIM115 - the caller closes it
+        return os.fdopen(os.memfd_create("insert"), "w+b")
+    return tempfile.TemporaryFile("w+b")
 
 
 def _checked(name: str) -> str:
