@@ -10,7 +10,7 @@ import click
 from core.cli.options import data_dir_option
 from core.errors.exceptions import NotFound
 from core.infrastructure.deployment.layout import Layout, layout_of
-from core.infrastructure.deployment.startup import tail_of
+from core.infrastructure.deployment.log_files import tail_of
 
 POLL_S: Final = 0.2
 LINES: Final = 50

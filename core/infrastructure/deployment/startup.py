@@ -15,6 +15,7 @@ from core.errors.exceptions import TickgateError, Unavailable
 from core.infrastructure.config_manager import FILE_VARIABLE, load_settings, write_settings_file
 from core.infrastructure.deployment import belongings, ports, shutdown, supervision
 from core.infrastructure.deployment.layout import Layout
+from core.infrastructure.deployment.log_files import gist_of
 from core.infrastructure.deployment.programs import Probe, Program, Stage
 from core.infrastructure.deployment.readiness import Finding, probe
 from core.infrastructure.deployment.supervision import ProcessState, Supervisor
@@ -29,11 +30,9 @@ POLL_S: Final = 0.05
 STARTS_MAX: Final = 4
 """A program that was started this often and is not ready will not become so by waiting."""
 TAIL_LINES: Final = 20
-TAIL_LINES_READ: Final = 400
-TRACEBACK_LINES: Final = (" ", "\t", "Traceback (", "During handling of", "The above exception was")
 SUPERVISOR_TIMEOUT_S: Final = 15.0
 DEMO_TENANT: Final = "demo"
-DEMO_SCOPES: Final = ("ticks:read", "bars:read", "quarantine:read", "jobs:read", "status:read")
+DEMO_SCOPES: Final = ("market:read",)
 
 
 class Progress(Protocol):
@@ -52,23 +51,7 @@ class NotHealthy(Unavailable):
     def __init__(self, public: str, *, log: Path | None = None) -> None:
         super().__init__(public, code="NOT_HEALTHY")
         self.log = log
-        self.tail = _gist(tail_of(log, TAIL_LINES_READ))[-TAIL_LINES:] if log else []
-
-
-def tail_of(path: Path, lines: int) -> list[str]:
-    """Return the last lines of a file, none when it is not there."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 64 * 1024))
-            return file.read().decode(errors="replace").splitlines()[-lines:]
-    except OSError:
-        return []
-
-
-def _gist(lines: Sequence[str]) -> list[str]:
-    """Leave out tracebacks but for what was raised: the rest is for whoever opens the log."""
-    return [line for line in lines if line.strip() and not line.startswith(TRACEBACK_LINES)]
+        self.tail = gist_of(log, TAIL_LINES) if log else []
 
 
 class Start:
