@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from core.messages.jobs import Answer, BarQuery, JobState, QuarantineQuery, TickQuery
+    from core.messages.jobs import (
+        Answer,
+        BarQuery,
+        ErrorReport,
+        JobState,
+        Message,
+        QuarantineQuery,
+        TickQuery,
+    )
     from core.messages.wire import Notice
     from core.model.principals import Principal
     from core.model.ticks import MarketCursor, Tally, TickBlock
@@ -116,7 +125,7 @@ class Certifier(Protocol):
 class TickReader(Protocol):
     """The store of ticks as readers use it. Every query names the sources its tenant owns."""
 
-    async def symbols(self, sources: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+    async def symbols(self, sources: Sequence[str]) -> Answer:
         """List symbols with source, first and last time_msc and number of ticks. Raises: Unavailable."""
 
     async def ticks(self, query: TickQuery, sources: Sequence[str]) -> Answer:
@@ -128,8 +137,11 @@ class TickReader(Protocol):
     async def quarantine(self, query: QuarantineQuery, sources: Sequence[str]) -> Answer:
         """Answer one page of quarantined rows with their reasons. Raises: Unavailable, Invalid."""
 
-    async def last_quotes(self, sources: Sequence[str], symbols: Sequence[str]) -> Mapping[str, bytes]:
-        """Return each symbol's newest stored quote as JSON, for when the fast copy is empty. Raises: Unavailable."""
+    async def last_quotes(self, sources: Sequence[str], symbols: Sequence[str]) -> Sequence[bytes]:
+        """Return the newest stored quote of each (source, symbol) as JSON, for when the fast copy is empty.
+
+        Raises: Unavailable.
+        """
 
 
 class SourceRegistry(Protocol):
@@ -202,14 +214,57 @@ class LatestQuotes(Protocol):
 class JobQueue(Protocol):
     """Ask a worker and be told the answer without polling."""
 
-    async def ask(self, function: str, request: Any, *, tenant: str, timeout_ms: int) -> Answer | str:
+    async def ask(self, function: str, request: Message, *, tenant: str, timeout_ms: int) -> Answer | str:
         """Enqueue and wait. Return the answer, or the job id when it outlasts `timeout_ms`.
 
+        function: a row of `core.messages.jobs.JOBS`.
         Raises: the worker's own TickgateError, or Unavailable when the queue cannot be reached.
         """
 
     async def state(self, job_id: str, *, tenant: str) -> JobState:
         """Return where the job stands. Raises: NotFound (also for another tenant's), Unavailable."""
+
+    async def served(self, queue: str) -> bool:
+        """Tell whether a worker of this queue is alive. Raises: Unavailable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """How one queue is worked off. tries: starts of one job, killed workers' included; expiry_s: a job not started
+    by then is not worth starting; keep_s: how long an answer nobody has fetched is kept.
+    """
+
+    name: str
+    concurrency: int
+    timeout_s: float
+    tries: int
+    expiry_s: float
+    keep_s: float
+    drain_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFunction:
+    """A job function as arq knows it: `run(ctx, request, *, tenant, ...)`, request as plain decoded msgpack."""
+
+    name: str
+    run: Callable[..., Awaitable[Any]]
+
+
+class JobRunner(Protocol):
+    """The worker's side of a queue."""
+
+    async def run(
+        self,
+        queue: QueueLimits,
+        functions: Sequence[JobFunction],
+        report: Callable[..., ErrorReport],
+        stop: asyncio.Event,
+    ) -> None:
+        """Work the queue off until `stop`, then finish what runs; survive the queue's store going away.
+
+        report: logs an exception once and says what its caller may know.
+        """
 
 
 class Pings(Protocol):

@@ -56,9 +56,6 @@ PROVIDERS: Final = _table(
         opens="core.adapters.redis.latest_quotes:open_latest_quotes",
         requires=frozenset({"redis"}),
     ),
-    Provider(
-        name="job_queue",
-        opens="core.adapters.redis.job_queue:open_job_queue",
-        requires=frozenset({"redis"}),
-    ),
+    Provider(name="job_queue", opens="core.adapters.redis.job_queue:open_job_queue"),
+    Provider(name="job_runner", opens="core.adapters.redis.job_queue_worker:open_job_runner"),
 )

@@ -69,6 +69,66 @@ BRIDGE_QUOTES_SKIPPED: Final = Counter(
 )
 
 
+# -- gateway -----------------------------------------------------------------------------------------------
+HTTP_REQUESTS: Final = Counter(
+    "tickgate_http_requests_total", "Requests answered", ["route", "status"], registry=REGISTRY
+)
+HTTP_SECONDS: Final = Histogram(
+    "tickgate_http_request_seconds",
+    "From a request's header to the end of its answer",
+    ["route"],
+    buckets=_LATENCY_BUCKETS_S,
+    registry=REGISTRY,
+)
+HTTP_IN_FLIGHT: Final = Gauge(
+    "tickgate_http_requests_in_flight", "Requests being answered", registry=REGISTRY
+)
+TOKENS_ISSUED: Final = Counter("tickgate_tokens_issued_total", "Access tokens issued", registry=REGISTRY)
+
+# -- queue -------------------------------------------------------------------------------------------------
+JOBS_ASKED: Final = Counter(
+    "tickgate_jobs_asked_total", "Jobs put into a queue", ["function"], registry=REGISTRY
+)
+JOBS_OUTLASTED: Final = Counter(
+    "tickgate_jobs_outlasted_total",
+    "Jobs whose caller was told to come back",
+    ["function"],
+    registry=REGISTRY,
+)
+JOBS_RESTORED: Final = Counter(
+    "tickgate_jobs_restored_total", "Awaited jobs the queue had lost and was given again", registry=REGISTRY
+)
+JOBS_DONE: Final = Counter(
+    "tickgate_jobs_done_total",
+    "Runs of a job that ended, by outcome: finished, failed, retried, released",
+    ["function", "outcome"],
+    registry=REGISTRY,
+)
+JOB_WAIT_SECONDS: Final = Histogram(
+    "tickgate_job_wait_seconds",
+    "From a job being asked to its being started",
+    ["queue"],
+    buckets=_LATENCY_BUCKETS_S,
+    registry=REGISTRY,
+)
+JOB_RUN_SECONDS: Final = Histogram(
+    "tickgate_job_run_seconds",
+    "From a job being started to its answer",
+    ["function"],
+    buckets=_LATENCY_BUCKETS_S,
+    registry=REGISTRY,
+)
+JOBS_RUNNING: Final = Gauge("tickgate_jobs_running", "Jobs running now", ["queue"], registry=REGISTRY)
+REDIS_CONNECTED: Final = Gauge(
+    "tickgate_redis_connected", "1 while a standing connection to Redis is up", ["link"], registry=REGISTRY
+)
+
+# -- every process -----------------------------------------------------------------------------------------
+ERRORS: Final = Counter(
+    "tickgate_errors_total", "Errors by category and code", ["category", "code"], registry=REGISTRY
+)
+
+
 def render() -> bytes:
     """Return every metric of this process in Prometheus' text format."""
     return generate_latest(REGISTRY)

@@ -1,1 +1,1 @@
-"""Redis, Valkey or Dragonfly: the queue, the latest quotes; nothing that cannot be lost."""
+"""Redis, Valkey or Dragonfly: the job queue and the newest quotes. Nothing here that cannot be lost."""

@@ -1,11 +1,12 @@
-"""Connect to Redis, Valkey or Dragonfly with bounds on everything, and turn its errors into ours."""
+"""Connect to Redis through its ordinary client, for everything that is not the queue's hot path."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
 from redis.exceptions import AuthenticationError, RedisError
 
 from core.errors.exceptions import Misconfigured, Unavailable
@@ -15,69 +16,58 @@ Result = TypeVar("Result")
 
 
 class RedisClient:
-    """One client over a bounded pool. Its defaults wait for ever, so every limit is set."""
+    """A bounded pool with a time limit on everything."""
 
     def __init__(self, redis: "Redis", timeout_s: float) -> None:
         self.redis = redis
         self._timeout_s = timeout_s
 
-    async def ping(self) -> None:
-        await self.ask(self.redis.ping())
-
     async def ask(self, answer: Awaitable[Result]) -> Result:
-        """Await one command.
-
-        Raises:
-            Unavailable: no answer in time, or none at all.
-        """
+        """Await a command of this client. Raises: Unavailable."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await answer
         except (RedisError, OSError, TimeoutError) as e:
             raise Unavailable(
-                "the queue does not answer", code="QUEUE_UNAVAILABLE", detail=repr(e)[:300]
+                "the fast store does not answer", code="REDIS_UNAVAILABLE", detail=repr(e)
             ) from e
 
-
-def connect(settings: RedisSettings) -> "Redis":
-    """Return a client that has not connected yet."""
-    options: dict[str, Any] = {}
-    if settings.secure:
-        from redis.asyncio import SSLConnection  # noqa: PLC0415
-
-        options["connection_class"] = SSLConnection
-    pool = BlockingConnectionPool(
-        host=settings.host,
-        port=settings.port,
-        db=settings.database,
-        username=settings.user or None,
-        password=settings.password.reveal() or None,
-        max_connections=settings.connections_max,
-        timeout=settings.command_timeout_s,
-        socket_timeout=settings.command_timeout_s,
-        socket_connect_timeout=settings.connect_timeout_s,
-        **options,
-    )
-    return Redis(connection_pool=pool)
+    async def ping(self) -> None:
+        await self.ask(self.redis.ping())
 
 
 @asynccontextmanager
 async def open_client(settings: Settings, _services: Mapping[str, Any]) -> AsyncIterator[RedisClient]:
-    """Open the client.
+    """Open the pool. An absent Redis is no reason not to start: it comes back by itself.
 
     Raises:
-        Unavailable: nobody answers yet. Misconfigured: wrong password.
+        Misconfigured: it is there and refuses our password.
     """
-    redis = connect(settings.redis)
+    redis = Redis(connection_pool=_pool(settings.redis))
     client = RedisClient(redis, settings.redis.command_timeout_s)
     try:
         try:
-            await client.ping()
-        except Unavailable as e:
-            if isinstance(e.__cause__, AuthenticationError):
-                raise Misconfigured("Redis refuses our user or password", code="QUEUE_AUTH") from e
-            raise
+            await redis.ping()
+        except AuthenticationError as e:
+            raise Misconfigured("Redis refuses our password", code="REDIS_AUTH") from e
+        except (RedisError, OSError, TimeoutError):
+            pass
         yield client
     finally:
-        await redis.aclose()
-        await redis.connection_pool.disconnect()
+        await redis.aclose(close_connection_pool=True)
+
+
+def _pool(redis: RedisSettings) -> BlockingConnectionPool:
+    secure: dict[str, Any] = {"connection_class": SSLConnection} if redis.secure else {}
+    return BlockingConnectionPool(
+        host=redis.host,
+        port=redis.port,
+        db=redis.database,
+        username=redis.user or None,
+        password=redis.password.reveal() or None,
+        max_connections=redis.connections_max,
+        timeout=math.ceil(redis.command_timeout_s),
+        socket_timeout=redis.command_timeout_s,
+        socket_connect_timeout=redis.connect_timeout_s,
+        **secure,
+    )

@@ -1,0 +1,267 @@
+"""Jobs: what the gateway may ask a worker, what comes back, and which queue carries it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Final
+
+import msgspec
+
+from core.errors.categories import Category
+from core.errors.exceptions import (
+    Conflict,
+    Corrupt,
+    Defect,
+    Forbidden,
+    Invalid,
+    Misconfigured,
+    NotFound,
+    RateLimited,
+    TickgateError,
+    Unauthorized,
+    Unavailable,
+    UnknownOutcome,
+)
+
+TICKS_MAX: Final = 50_000
+BARS_MAX: Final = 10_000
+SYMBOLS_MAX: Final = 100
+CURSOR_LENGTH_MAX: Final = 512
+ROWS_DEFAULT: Final = 1_000
+DEFECT_TEXT: Final = "something on our side is broken; the developers need the fingerprint"
+
+SymbolName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+SourceName = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
+CursorText = Annotated[str, msgspec.Meta(min_length=1, max_length=CURSOR_LENGTH_MAX)]
+TickLimit = Annotated[int, msgspec.Meta(ge=1, le=TICKS_MAX)]
+BarLimit = Annotated[int, msgspec.Meta(ge=1, le=BARS_MAX)]
+
+
+class Format(StrEnum):
+    """How an answer is written."""
+
+    JSON = "json"
+    CSV = "csv"
+    ARROW = "arrow"
+    PARQUET = "parquet"
+
+
+CONTENT_TYPES: Final[dict[Format, str]] = {
+    Format.JSON: "application/json",
+    Format.CSV: "text/csv; charset=utf-8; header=present",
+    Format.ARROW: "application/vnd.apache.arrow.stream",
+    Format.PARQUET: "application/vnd.apache.parquet",
+}
+assert set(CONTENT_TYPES) == set(Format), "every format has its content type"
+CONTENT_FORMATS: Final = {kind.partition(";")[0]: form for form, kind in CONTENT_TYPES.items()}
+
+
+class TimeBase(StrEnum):
+    """What `from` and `to` are compared with: the trade server's clock, or true UTC where its offset is known."""
+
+    SERVER = "server"
+    UTC = "utc"
+
+
+class BarPrice(StrEnum):
+    """Which price makes the bar. AUTO: bid where there is one, else last."""
+
+    AUTO = "auto"
+    BID = "bid"
+    ASK = "ask"
+    MID = "mid"
+    LAST = "last"
+
+
+class Interval(StrEnum):
+    """The length of a bar."""
+
+    S1 = "1s"
+    S5 = "5s"
+    S15 = "15s"
+    S30 = "30s"
+    M1 = "1m"
+    M5 = "5m"
+    M15 = "15m"
+    M30 = "30m"
+    H1 = "1h"
+    H4 = "4h"
+    D1 = "1d"
+
+
+INTERVAL_MS: Final[dict[Interval, int]] = {
+    Interval.S1: 1_000,
+    Interval.S5: 5_000,
+    Interval.S15: 15_000,
+    Interval.S30: 30_000,
+    Interval.M1: 60_000,
+    Interval.M5: 300_000,
+    Interval.M15: 900_000,
+    Interval.M30: 1_800_000,
+    Interval.H1: 3_600_000,
+    Interval.H4: 14_400_000,
+    Interval.D1: 86_400_000,
+}
+assert set(INTERVAL_MS) == set(Interval), "every interval has its length"
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What crosses the queue."""
+
+
+class Query(Message, frozen=True, kw_only=True):
+    """One page of rows. start_ms, stop_ms: both inclusive, epoch ms on the clock named by `clock`."""
+
+    source: SourceName | None = None
+    start_ms: int | None = None
+    stop_ms: int | None = None
+    clock: TimeBase = TimeBase.SERVER
+    cursor: CursorText | None = None
+    format: Format = Format.JSON
+
+
+class TickQuery(Query, frozen=True, kw_only=True):
+    """Ticks of one symbol in the order of (time_msc, source, epoch, seq)."""
+
+    symbol: SymbolName
+    limit: TickLimit = ROWS_DEFAULT
+
+
+class BarQuery(Query, frozen=True, kw_only=True):
+    """Bars of one symbol in the order of (time, source); a bar never mixes sources."""
+
+    symbol: SymbolName
+    interval: Interval = Interval.M1
+    price: BarPrice = BarPrice.AUTO
+    limit: BarLimit = ROWS_DEFAULT
+
+
+class QuarantineQuery(Query, frozen=True, kw_only=True):
+    """Rows stored apart, with their reasons."""
+
+    symbol: SymbolName | None = None
+    limit: TickLimit = ROWS_DEFAULT
+
+
+class QuoteQuery(Message, frozen=True, kw_only=True):
+    """The newest quote of each symbol."""
+
+    symbols: Annotated[list[SymbolName], msgspec.Meta(min_length=1, max_length=SYMBOLS_MAX)]
+    source: SourceName | None = None
+
+
+class SymbolQuery(Message, frozen=True, kw_only=True):
+    """Every symbol there is, with its span and size."""
+
+    source: SourceName | None = None
+
+
+class CompletenessQuery(Message, frozen=True, kw_only=True):
+    """Certificates. day: days since 1970-01-01 on the trade server's clock, None for all."""
+
+    source: SourceName | None = None
+    day: int | None = None
+
+
+class Answer(Message, frozen=True, kw_only=True):
+    """A finished read, ready to be sent. rows: how many items the body holds."""
+
+    content_type: str
+    body: bytes
+    next_cursor: str | None = None
+    rows: int = 0
+
+
+class ErrorReport(Message, frozen=True, kw_only=True):
+    """An error on its way to the caller: what may be told, and the fingerprint to find the rest in the log."""
+
+    category: Category
+    code: str
+    public: str
+    fingerprint: str = ""
+
+
+class JobStatus(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class JobState(Message, frozen=True, kw_only=True):
+    """A job as its owner sees it. Times are UTC epoch ms."""
+
+    id: str
+    function: str
+    status: JobStatus
+    attempts: int
+    enqueued_at_ms: int
+    started_at_ms: int | None = None
+    finished_at_ms: int | None = None
+    error: ErrorReport | None = None
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobKind:
+    """A function that can be asked for. queue: who carries it, see workers/queues.py."""
+
+    function: str
+    queue: str
+    request: type[Message]
+
+
+def _table(*kinds: JobKind) -> dict[str, JobKind]:
+    return {kind.function: kind for kind in kinds}
+
+
+JOBS: Final = _table(
+    JobKind(function="market.symbols", queue="database", request=SymbolQuery),
+    JobKind(function="market.quotes", queue="database", request=QuoteQuery),
+    JobKind(function="market.ticks", queue="database", request=TickQuery),
+    JobKind(function="market.bars", queue="database", request=BarQuery),
+    JobKind(function="market.quarantine", queue="database", request=QuarantineQuery),
+    JobKind(function="market.completeness", queue="database", request=CompletenessQuery),
+)
+
+_ERRORS: Final[dict[Category, type[TickgateError]]] = {
+    error.category: error
+    for error in (
+        Invalid,
+        Unauthorized,
+        Forbidden,
+        NotFound,
+        Conflict,
+        RateLimited,
+        Unavailable,
+        UnknownOutcome,
+        Corrupt,
+        Misconfigured,
+        Defect,
+    )
+}
+
+
+class Reported(Defect):
+    """A defect that happened, and was logged, in another process."""
+
+    def __init__(self, report: ErrorReport) -> None:
+        super().__init__(report.public, code=report.code)
+        self.fingerprint = report.fingerprint
+
+
+def report_of(error: BaseException, fingerprint: str = "") -> ErrorReport:
+    """Say of `error` what its caller may know; of one not raised on purpose that is only that it happened."""
+    if isinstance(error, TickgateError) and error.category is not Category.DEFECT:
+        return ErrorReport(
+            category=error.category, code=error.code, public=error.public, fingerprint=fingerprint
+        )
+    return ErrorReport(category=Category.DEFECT, code="DEFECT", public=DEFECT_TEXT, fingerprint=fingerprint)
+
+
+def raised_from(report: ErrorReport) -> TickgateError:
+    """Make the error again that was reported."""
+    if report.category is Category.DEFECT or report.category not in _ERRORS:
+        return Reported(report)
+    return _ERRORS[report.category](report.public, code=report.code)

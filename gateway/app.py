@@ -1,0 +1,86 @@
+"""The gateway's ASGI application: routes of the catalogue behind one envelope, services of one hub."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.errors.exceptions import TickgateError
+from core.infrastructure.central_hub import Hub, open_hub
+from core.infrastructure.config_manager import load_settings
+from core.infrastructure.process import die_with_parent
+from core.settings import Settings
+from core.telemetry import metrics
+from core.telemetry.logs import configure_logging
+from gateway.catalog import routes
+from gateway.envelope import Envelope
+from gateway.problems import http_problem
+from gateway.routing import Services
+from gateway.signing import load_signer
+
+log = structlog.get_logger(__name__)
+
+NEEDS: Final = frozenset({"job_queue", "identity", "access_tokens", "redis", "postgres"})
+START_PATIENCE_S: Final = 60.0
+QUEUE_OF_READS: Final = "database"
+
+
+def create_app() -> Starlette:
+    """Build the application inside a server process."""
+    # The server's main process may be killed outright; its workers must not go on without it.
+    die_with_parent()
+    settings = load_settings()
+    configure_logging("gateway", settings.log_level)
+    metrics.watch_process()
+    return build_app(settings)
+
+
+def build_app(settings: Settings) -> Starlette:
+    """Build the application; its services open when it starts.
+
+    Raises:
+        Misconfigured: the signing key is missing. Defect: a route has no access decision.
+    """
+    signer = load_signer(settings.auth)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with open_hub(settings, NEEDS, patience_s=START_PATIENCE_S) as hub:
+            app.state.services = Services(
+                settings=settings,
+                queue=hub["job_queue"],
+                identity=hub["identity"],
+                verifier=hub["access_tokens"],
+                signer=signer,
+                unhealthy=lambda: _unhealthy(hub),
+            )
+            log.info("gateway.serving")
+            yield
+
+    return Starlette(
+        routes=routes(),
+        middleware=[Middleware(Envelope)],
+        exception_handlers={HTTPException: _refused},
+        lifespan=lifespan,
+    )
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return http_problem(error)
+
+
+async def _unhealthy(hub: Hub) -> Mapping[str, str]:
+    problems = {health.name: health.error for health in await hub.health() if not health.healthy}
+    try:
+        if not await hub["job_queue"].served(QUEUE_OF_READS):
+            problems["worker"] = "no database worker is alive"
+    except TickgateError as e:
+        problems["queue"] = e.public
+    return problems

@@ -1,0 +1,64 @@
+"""The route catalogue: every endpoint, who may use it, how large its body and how long its answer may be."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.routing import Route
+
+from core.errors.exceptions import Defect
+from gateway import health, jobs, market, oauth
+from gateway.routing import Access, Door, Endpoint, Scope
+
+TOKEN_BODY_BYTES_MAX: Final = 8 * 1024
+MARKET_DEADLINE_S: Final = market.WAIT_S_MAX + 5.0
+
+ENDPOINTS: Final = (
+    Endpoint(method="GET", path="/", handler=health.index, access=Access.PUBLIC),
+    Endpoint(method="GET", path="/livez", handler=health.livez, access=Access.PUBLIC),
+    Endpoint(method="GET", path="/readyz", handler=health.readyz, access=Access.PUBLIC),
+    Endpoint(method="GET", path="/metrics", handler=health.measured, access=Access.OPERATOR),
+    Endpoint(
+        method="POST",
+        path="/oauth/token",
+        handler=oauth.token,
+        access=Access.PUBLIC,
+        body_bytes_max=TOKEN_BODY_BYTES_MAX,
+    ),
+    *(
+        Endpoint(
+            method="GET",
+            path=f"/v1/{name}",
+            handler=handler,
+            access=Scope.MARKET_READ,
+            deadline_s=MARKET_DEADLINE_S,
+        )
+        for name, handler in (
+            ("symbols", market.symbols),
+            ("quotes", market.quotes),
+            ("ticks", market.ticks),
+            ("bars", market.bars),
+            ("quarantine", market.quarantine),
+            ("completeness", market.completeness),
+        )
+    ),
+    Endpoint(method="GET", path="/v1/jobs/{id}", handler=jobs.state, access=Access.AUTHENTICATED),
+    Endpoint(method="GET", path="/v1/jobs/{id}/answer", handler=jobs.answer, access=Access.AUTHENTICATED),
+)
+
+
+def routes(endpoints: Sequence[Endpoint] = ENDPOINTS) -> list[Route]:
+    """Return the router's table.
+
+    Raises:
+        Defect: an endpoint has no access decision, or two share a method and path.
+    """
+    seen: set[tuple[str, str]] = set()
+    for endpoint in endpoints:
+        if not isinstance(endpoint.access, Access | Scope):
+            raise Defect(
+                f"{endpoint.method} {endpoint.path} has no access decision", code="ROUTE_WITHOUT_SCOPE"
+            )
+        if (endpoint.method, endpoint.path) in seen:
+            raise Defect(f"{endpoint.method} {endpoint.path} is there twice", code="ROUTE_TWICE")
+        seen.add((endpoint.method, endpoint.path))
+    return [Route(endpoint.path, Door(endpoint), methods=[endpoint.method]) for endpoint in endpoints]

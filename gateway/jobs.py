@@ -1,0 +1,64 @@
+"""Jobs that outlasted their caller: where they stand, and their answers. Only their tenant sees them."""
+
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response
+
+from core.errors.exceptions import Conflict, NotFound
+from core.messages.jobs import JobState, JobStatus, Message, raised_from
+from gateway.market import POLL_AFTER_S, written
+from gateway.parameters import parse
+from gateway.routing import Call
+
+JOB_ID_LENGTH_MAX: Final = 64
+JSON_TYPE: Final = "application/json"
+
+
+class _NoParameters(Message, frozen=True, kw_only=True):
+    pass
+
+
+async def state(call: Call) -> Response:
+    """Say where a job stands; a finished one's JSON answer comes along."""
+    job = await _job(call)
+    body: dict[str, Any] = {
+        "id": job.id,
+        "function": job.function,
+        "status": job.status,
+        "attempts": job.attempts,
+        "enqueued_at_ms": job.enqueued_at_ms,
+        "started_at_ms": job.started_at_ms,
+        "finished_at_ms": job.finished_at_ms,
+        "error": job.error,
+        "answer": None,
+        "answer_url": None,
+    }
+    if job.answer is not None:
+        body["answer_url"] = f"/v1/jobs/{job.id}/answer"
+        if job.answer.content_type == JSON_TYPE:
+            body["answer"] = msgspec.Raw(job.answer.body)
+    headers = {} if _ended(job) else {"Retry-After": str(POLL_AFTER_S)}
+    return Response(msgspec.json.encode(body), 200, headers, JSON_TYPE)
+
+
+async def answer(call: Call) -> Response:
+    """Send a finished job's answer, or its error, as if it had come in time."""
+    job = await _job(call)
+    if job.error is not None:
+        raise raised_from(job.error)
+    if job.answer is None:
+        raise Conflict("the job has not finished yet", code="JOB_NOT_FINISHED")
+    return written(call, job.answer)
+
+
+async def _job(call: Call) -> JobState:
+    parse(call.request, _NoParameters)
+    job_id = call.request.path_params["id"]
+    if len(job_id) > JOB_ID_LENGTH_MAX or not job_id.isascii() or not job_id.isprintable():
+        raise NotFound("there is no such job", code="JOB_NOT_FOUND")
+    return await call.services.queue.state(job_id, tenant=call.caller.tenant)
+
+
+def _ended(job: JobState) -> bool:
+    return job.status in {JobStatus.FINISHED, JobStatus.FAILED}

@@ -1,0 +1,93 @@
+"""`python -m workers QUEUE`: the process that works one queue off."""
+
+import asyncio
+import signal
+import sys
+from typing import Final
+
+import structlog
+import uvloop
+
+from core.errors.exceptions import Misconfigured, TickgateError
+from core.infrastructure import error_handler
+from core.infrastructure.central_hub import Hub, open_hub
+from core.infrastructure.config_manager import load_settings
+from core.infrastructure.process import die_with_parent
+from core.ports import JobFunction, QueueLimits
+from core.settings import Settings
+from core.telemetry import metrics
+from core.telemetry.logs import configure_logging
+from workers.health import serve_health
+from workers.market import MarketReads
+from workers.queues import QUEUES
+
+log = structlog.get_logger(__name__)
+
+NEEDS: Final = frozenset(
+    {
+        "redis",
+        "postgres",
+        "clickhouse",
+        "tick_reader",
+        "sources",
+        "latest_quotes",
+        "certifier",
+        "job_queue",
+        "job_runner",
+    }
+)
+START_PATIENCE_S: Final = 60.0
+
+
+async def run(settings: Settings, queue: QueueLimits) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    async with (
+        open_hub(settings, NEEDS, patience_s=START_PATIENCE_S) as hub,
+        serve_health(settings.worker, lambda: _unhealthy(hub, queue)),
+    ):
+        await hub["job_runner"].run(queue, functions(hub), error_handler.report, stop)
+        log.info("worker.stopped", queue=queue.name)
+
+
+def functions(hub: Hub) -> list[JobFunction]:
+    """Return the functions of the database queue, over this hub's services."""
+    reads = MarketReads(
+        registry=hub["sources"],
+        reader=hub["tick_reader"],
+        quotes_kept=hub["latest_quotes"],
+        certifier=hub["certifier"],
+    )
+    return list(reads.functions())
+
+
+async def _unhealthy(hub: Hub, queue: QueueLimits) -> str:
+    failing = [f"{health.name}: {health.error}" for health in await hub.health() if not health.healthy]
+    if not failing:
+        try:
+            if not await hub["job_queue"].served(queue.name):
+                failing.append("the queue is not served yet")
+        except TickgateError as e:
+            failing.append(f"queue: {e.public}")
+    return "; ".join(failing)
+
+
+def main() -> int:
+    die_with_parent()
+    try:
+        settings = load_settings()
+        configure_logging("worker", settings.log_level)
+        metrics.watch_process()
+        if len(sys.argv) != 2 or sys.argv[1] not in QUEUES:
+            raise Misconfigured(f"usage: python -m workers {{{'|'.join(QUEUES)}}}", code="BAD_ARGUMENTS")
+        uvloop.run(run(settings, QUEUES[sys.argv[1]]))
+    except TickgateError as e:
+        sys.stderr.write(f"error: {e}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The database queue's job functions: market reads of one tenant, over the sources that tenant owns."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from core.errors.exceptions import Invalid, NotFound, Unavailable
+from core.market.completeness import certify
+from core.messages.jobs import (
+    JOBS,
+    Answer,
+    BarQuery,
+    CompletenessQuery,
+    Message,
+    QuarantineQuery,
+    QuoteQuery,
+    SymbolQuery,
+    TickQuery,
+)
+from core.ports import Certifier, JobFunction, LatestQuotes, SourceRegistry, TickReader
+from core.telemetry import tracing
+
+JSON_TYPE: Final = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarketReads:
+    """Answers market questions."""
+
+    registry: SourceRegistry
+    reader: TickReader
+    quotes_kept: LatestQuotes
+    certifier: Certifier
+
+    def functions(self) -> Sequence[JobFunction]:
+        """Return every function of the database queue, each with its name in the job table."""
+        handlers: Mapping[str, Callable[[Any, Sequence[str]], Awaitable[Answer]]] = {
+            "market.symbols": self.symbols,
+            "market.quotes": self.quotes,
+            "market.ticks": self.ticks,
+            "market.bars": self.bars,
+            "market.quarantine": self.quarantine,
+            "market.completeness": self.completeness,
+        }
+        return [
+            JobFunction(name=name, run=self._job(JOBS[name].request, handler))
+            for name, handler in handlers.items()
+        ]
+
+    async def symbols(self, _query: SymbolQuery, sources: Sequence[str]) -> Answer:
+        return await self.reader.symbols(sources)
+
+    async def ticks(self, query: TickQuery, sources: Sequence[str]) -> Answer:
+        return await self.reader.ticks(query, sources)
+
+    async def bars(self, query: BarQuery, sources: Sequence[str]) -> Answer:
+        return await self.reader.bars(query, sources)
+
+    async def quarantine(self, query: QuarantineQuery, sources: Sequence[str]) -> Answer:
+        return await self.reader.quarantine(query, sources)
+
+    async def quotes(self, query: QuoteQuery, sources: Sequence[str]) -> Answer:
+        """Read the fast copy, and from the store what is missing there."""
+        symbols = list(dict.fromkeys(query.symbols))
+        found: list[bytes] = []
+        missing: dict[tuple[str, ...], list[str]] = {}
+        for source in sources:
+            kept = await self._kept(source, symbols)
+            found.extend(kept.values())
+            if absent := tuple(symbol for symbol in symbols if symbol not in kept):
+                missing.setdefault(absent, []).append(source)
+        for absent, theirs in missing.items():
+            found.extend(await self.reader.last_quotes(theirs, absent))
+        return _listed(found)
+
+    async def completeness(self, query: CompletenessQuery, sources: Sequence[str]) -> Answer:
+        certificates = await certify(self.certifier, self.registry, sources, query.day)
+        return _listed([msgspec.json.encode(certificate) for certificate in certificates])
+
+    async def _kept(self, source: str, symbols: Sequence[str]) -> Mapping[str, bytes]:
+        try:
+            return await self.quotes_kept.get(source, symbols)
+        except Unavailable:
+            # The store knows as well, only slower.
+            return {}
+
+    async def _sources(self, tenant: str, wanted: str | None) -> Sequence[str]:
+        owned = await self.registry.sources_of(tenant)
+        if wanted is None:
+            return owned
+        if wanted not in owned:
+            raise NotFound(f"no source is named {wanted!r}", code="SOURCE_NOT_FOUND")
+        return [wanted]
+
+    def _job(
+        self, kind: type[Message], handler: Callable[[Any, Sequence[str]], Awaitable[Answer]]
+    ) -> Callable[..., Awaitable[Answer]]:
+        async def run(_ctx: Mapping[str, Any], request: Any, *, tenant: str, traceparent: str = "") -> Answer:
+            tracing.start(traceparent)
+            try:
+                query = msgspec.convert(request, kind)
+            except msgspec.ValidationError as e:
+                raise Invalid(str(e)) from e
+            # Every kind of this queue names at most one source.
+            return await handler(query, await self._sources(tenant, getattr(query, "source", None)))
+
+        return run
+
+
+def _listed(items: Sequence[bytes]) -> Answer:
+    body = b'{"items":[' + b",".join(items) + b'],"next_cursor":null}'
+    return Answer(content_type=JSON_TYPE, body=body, rows=len(items))
