@@ -19,6 +19,10 @@ from core.messages.wire import FrameType, Nack, Notice, Resume, TallyFrame, Tall
 log = structlog.get_logger(__name__)
 
 HEARTBEATS_SILENT_MAX: Final = 3
+ACK_STALL_S_MAX: Final = 60.0
+"""Twice what one insert may take: a bridge that answers but acknowledges nothing is dialled anew."""
+FRAMES_PER_WINDOW: Final = 4
+"""At least so many frames fit in the window, so that the bridge has work while one is on its way."""
 READ_BYTES_MAX: Final = 8 * 1024**2
 ACK_INTERVAL_S: Final = 0.1
 """Each deletion is an fsync: what was acknowledged meanwhile goes in one."""
@@ -127,6 +131,7 @@ class Session:
         self._say = asyncio.Event()
         self._unsent: dict[tuple[str, int], TallyDelta] = {}
         self._tallied_at_s = 0.0
+        self._progress_at_s = 0.0
         self.acked_seq = 0
         self.settled_seq = -1
         self.wire = Wire(self._on_ack, self._on_nack)
@@ -134,7 +139,7 @@ class Session:
     async def run(self, resume: Resume) -> None:
         """Send until the connection ends; always raises why it did."""
         self._limits = resume
-        self._rows_max = min(wire.BATCH_ROWS_MAX, resume.window_rows)
+        self._rows_max = min(wire.BATCH_ROWS_MAX, max(1, resume.window_rows // FRAMES_PER_WINDOW))
         # The bridge counts a frame until all of it and its neighbours is durable: stay clear of its limit.
         self._frames_max = max(1, resume.window_frames * 3 // 4)
         self._next_seq = resume.next_seq
@@ -166,6 +171,7 @@ class Session:
         self._say.set()
 
     def _on_ack(self, durable_seq: int) -> None:
+        self._progress_at_s = asyncio.get_running_loop().time()
         self.acked_seq = max(self.acked_seq, durable_seq)
         while self._in_flight and self._in_flight[0].last_seq <= durable_seq:
             self._in_flight_rows -= self._in_flight.popleft().rows
@@ -189,6 +195,8 @@ class Session:
                 await self._wait_for_room(outgoing.rows)
                 if generation != self._generation:
                     break
+                if not self._in_flight:
+                    self._progress_at_s = asyncio.get_running_loop().time()
                 self._in_flight.append(outgoing)
                 self._in_flight_rows += outgoing.rows
                 self._next_seq = outgoing.last_seq + 1
@@ -256,6 +264,14 @@ class Session:
             if silent_s > interval_s * HEARTBEATS_SILENT_MAX:
                 self.wire.disconnect(graceful=False)
                 raise Unavailable(f"the bridge has been silent for {silent_s:.1f} s", code="BRIDGE_SILENT")
+            self._refuse_stall()
+
+    def _refuse_stall(self) -> None:
+        stalled_s = asyncio.get_running_loop().time() - self._progress_at_s
+        if self._in_flight and stalled_s > ACK_STALL_S_MAX:
+            raise Unavailable(
+                f"the bridge has acknowledged nothing for {stalled_s:.0f} s", code="BRIDGE_STALLED"
+            )
 
     async def _watch_end(self) -> None:
         await asyncio.shield(self.wire.ended)

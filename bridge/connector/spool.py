@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from bridge.connector.cursor import CursorState
+from bridge.connector.reserve import Reserve
 from bridge.connector.tallies import TallyDelta, deltas_of, fold
 from core.errors.exceptions import Conflict, Corrupt, Misconfigured, Unavailable
 from core.messages.wire import Batch, encode_batch
@@ -23,6 +24,9 @@ FILE_NAME: Final = "spool.sqlite"
 SCHEMA_VERSION: Final = 1
 PAGE_BYTES: Final = 16_384
 WAL_BYTES_KEPT_MAX: Final = 64 * 1024**2
+WAL_PAGES_MAX: Final = 256
+"""Then they are copied into the file: a full disk must have room for that."""
+DELETED_AT_ONCE_MAX: Final = 256
 LOCK_TIMEOUT_S: Final = 2.0
 DISK_CODES: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 BROKEN_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -70,6 +74,7 @@ class Spool:
         with _readable_errors(self._path):
             self._connection = self._open(directory)
             self._load()
+        self._reserve = Reserve(directory, bytes_max)
 
     def _open(self, directory: Path) -> sqlite3.Connection:
         try:
@@ -84,6 +89,7 @@ class Spool:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES_KEPT_MAX}")
+            connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES_MAX}")
             connection.execute("BEGIN IMMEDIATE")
             self._prepare(connection)
             connection.execute("COMMIT")
@@ -182,18 +188,40 @@ class Spool:
         return seq
 
     def acknowledge(self, durable_seq: int) -> list[TallyDelta]:
-        """Delete what is wholly durable and add it to its tallies. Return the tallies that changed."""
-        select = "SELECT first_seq, tallies FROM batches WHERE last_seq <= ? ORDER BY first_seq"
-        done = self._connection.execute(select, (durable_seq,)).fetchall()
+        """Delete what is wholly durable and add it to its tallies. Return the tallies that changed.
+
+        Raises: SpoolFull, when even that finds no room on the disk; what could be deleted is.
+        """
+        changed: dict[tuple[str, int], TallyDelta] = {}
+        try:
+            while self._delete_some(durable_seq, changed):
+                pass
+        except SpoolFull:
+            self._reserve.give()
+            with _readable_errors(self._path):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            while self._delete_some(durable_seq, changed):
+                pass
+        if not self._reserve.held and not self._sizes:
+            self._reserve.take()
+        return list(changed.values())
+
+    def _delete_some(self, durable_seq: int, changed: dict[tuple[str, int], TallyDelta]) -> bool:
+        select = (
+            "SELECT first_seq, last_seq, tallies FROM batches WHERE first_seq <= ? ORDER BY first_seq LIMIT ?"
+        )
+        found = self._connection.execute(select, (durable_seq, DELETED_AT_ONCE_MAX)).fetchall()
+        done = [(first_seq, packed) for first_seq, last_seq, packed in found if last_seq <= durable_seq]
         if not done:
-            return []
+            return False
         folded = fold([delta for _, packed in done for delta in _tallies.decode(packed)])
         with self._transaction():
-            self._connection.execute("DELETE FROM batches WHERE last_seq <= ?", (durable_seq,))
-            changed = [self._add_tally(delta) for delta in folded.values()]
+            self._connection.execute("DELETE FROM batches WHERE first_seq <= ?", (done[-1][0],))
+            totals = {key: self._add_tally(delta) for key, delta in folded.items()}
+        changed.update(totals)
         for first_seq, _ in done:
             self._bytes -= self._sizes.pop(first_seq)
-        return changed
+        return True
 
     def tallies(self, count_max: int) -> list[TallyDelta]:
         """Return the newest tallies of everything acknowledged so far."""

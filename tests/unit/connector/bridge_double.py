@@ -3,7 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,7 +50,11 @@ class Store:
         rows, names = self.all_rows(), np.concatenate(self.symbols)
         seqs = np.arange(1, len(rows) + 1)
         for item in self.tallies.values():
-            mine = (names == item.symbol) & (rows["time_msc"] // 86_400_000 == item.day) & (seqs <= item.last_seq)
+            mine = (
+                (names == item.symbol)
+                & (rows["time_msc"] // 86_400_000 == item.day)
+                & (seqs <= item.last_seq)
+            )
             assert np.count_nonzero(mine) == item.rows, item
             total = sum(checksum(rows[at : at + 1], at + 1) for at in np.flatnonzero(mine)) % 2**64
             assert f"{total:016x}" == item.checksum
@@ -78,6 +82,7 @@ class BridgeDouble:
     cursors: list = field(default_factory=list)
     unacknowledged_max: int = 0
     port: int = 0
+    active: object = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     connections: set = field(default_factory=set)
 
@@ -154,6 +159,7 @@ class _Session:
         self.bridge, self.connection, self.store = bridge, connection, store
         self.pending: list = []
         self.expected = store.durable_seq + 1
+        bridge.active = self
 
     async def run(self) -> None:
         while True:
@@ -220,14 +226,15 @@ class _Session:
 
     async def _ack_later(self) -> None:
         await asyncio.sleep(self.bridge.ack_delay_s)
+        if self.bridge.active is not self:
+            # A successor has read where the store stands: what was in flight is settled, here by never being.
+            return
         pending, self.pending = self.pending, []
         for batch in pending:
             self.store.take(batch)
         self.bridge.changed.set()
-        try:
+        with suppress(ConnectionClosed):
             await self.connection.send(wire.encode_ack(self.store.durable_seq))
-        except ConnectionClosed:
-            pass
 
     async def _nack(self, code: NackCode) -> None:
         nack = Nack(code=code, message=code.value, expected=self.expected)
