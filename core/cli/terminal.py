@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 import click
 
-QUIET_S_MAX: Final = 5.0
+QUIET_S_MAX: Final = 15.0
 """Where no spinner shows life, what is being waited for is said this often."""
 
 
