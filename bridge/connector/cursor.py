@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bridge.connector.late_rows import RecentRows
-from core.model.ticks import TICK_DTYPE, Ticks
+from bridge.connector.rows import EMPTY, join
+from core.model.ticks import Ticks
 
 PAGE_ROWS_MAX: Final = 2**21
 """Ticks of one second that can be read: 126 MB of rows."""
@@ -49,9 +50,6 @@ class Step:
     rows: Ticks
     again: bool
     revised: str = ""
-
-
-EMPTY: Final[Ticks] = np.empty(0, TICK_DTYPE)
 
 
 def digest(rows: Ticks) -> int:
@@ -143,7 +141,7 @@ class Cursor:
         older = got[~newer & (got["time_msc"] < state.time_msc)]
         late, altered = self._recent.compare(older, state.second * SECOND_MS, state.time_msc)
         what = f"{len(late)} late ticks, {altered} altered in second {state.second}"
-        rows = np.concatenate((late, got[newer])) if len(late) else got[newer]
+        rows = join((late, got[newer])) if len(late) else got[newer]
         return Step(state=self._state_behind(got), rows=rows, again=full, revised=what)
 
     def _state_behind(self, got: Ticks) -> CursorState:

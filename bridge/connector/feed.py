@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import structlog
 
 from bridge.connector.cursor import Cursor, CursorState, Step, start_at
 from bridge.connector.frames import joined_runs
 from bridge.connector.offset import OffsetMeter
 from bridge.connector.pipe import Call
+from bridge.connector.rows import join
 from bridge.connector.spool_thread import SpoolThread
 from bridge.connector.terminal import COPY_TICKS_ALL, TerminalRefused
 from bridge.connector.terminal_process import TerminalProcess
@@ -207,7 +207,7 @@ def make_batches(
     """Make as few batches as the wire allows of symbols' rows, in order. Their seqs are given by the spool."""
     if not parts:
         return []
-    rows = np.concatenate([rows for _, rows in parts])
+    rows = join([rows for _, rows in parts])
     runs = joined_runs([SymbolRun(symbol=symbol, count=len(rows)) for symbol, rows in parts])
     assert len(runs) <= RUNS_MAX, "a round reads no more symbols than a batch may hold"
     return [

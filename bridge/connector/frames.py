@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
+from bridge.connector.rows import join
 from core.messages.wire import (
     BATCH_ROWS_MAX,
     FRAME_BYTES_MAX,
@@ -69,7 +68,7 @@ def _joined(group: list[Batch]) -> Batch:
         return group[0]
     return Batch(
         first_seq=group[0].first_seq,
-        rows=np.concatenate([batch.rows for batch in group]),
+        rows=join([batch.rows for batch in group]),
         runs=joined_runs([run for batch in group for run in batch.runs]),
         utc_offset_s=group[0].utc_offset_s,
         captured_at_ms=group[-1].captured_at_ms,

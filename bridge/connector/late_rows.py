@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from core.model.ticks import TICK_BYTES, TICK_DTYPE, Ticks
+from bridge.connector.rows import join
+from core.model.ticks import TICK_BYTES, Ticks
 
 WINDOW_MS: Final = 300_000
 REMEMBERED_ROWS_MAX: Final = 200_000
@@ -53,14 +54,14 @@ class RecentRows:
             before, after = known[known["time_msc"] == ms], got[got["time_msc"] == ms]
             added.append(_extra(before, after))
             altered += not _contains(after, before)
-        rows = np.concatenate(added) if added else got[:0]
+        rows = join(added) if added else got[:0]
         return rows, altered
 
     def replace(self, got: Ticks, from_ms: int, to_ms: int) -> None:
         """The terminal's word for this span counts from now on."""
         rows = self._joined()
         outside = rows[(rows["time_msc"] < from_ms) | (rows["time_msc"] >= to_ms)]
-        self._parts = [np.concatenate((_between(got, from_ms, to_ms), outside))]
+        self._parts = [join((_between(got, from_ms, to_ms), outside))]
         self._rows = len(self._parts[0])
 
     def window(self) -> tuple[int, int]:
@@ -70,7 +71,7 @@ class RecentRows:
 
     def _joined(self) -> Ticks:
         if len(self._parts) != 1:
-            self._parts = [np.concatenate(self._parts)] if self._parts else [np.empty(0, TICK_DTYPE)]
+            self._parts = [join(self._parts)]
         return self._parts[0]
 
     def _forget(self) -> None:
@@ -93,7 +94,7 @@ def _between(rows: Ticks, from_ms: int, to_ms: int) -> Ticks:
 
 def _differing_ms(known: Ticks, got: Ticks) -> list[int]:
     """Return the milliseconds whose ticks are not the same ones, in whatever order."""
-    both = np.concatenate((known, got))
+    both = join((known, got))
     packed, inverse = np.unique(both.view(f"V{TICK_BYTES}"), return_inverse=True)
     balance = np.zeros(len(packed), dtype=np.int64)
     np.add.at(balance, inverse[: len(known)], 1)

@@ -65,6 +65,8 @@ class RecordingTerminal(HistoryTerminal):
             raise Misconfigured(f"speed {self._options.speed} is not above 0", code="BAD_TERMINAL_OPTIONS")
         self._directory = directory
         self._recordings = load(Path(self._options.path))
+        # Searching a column of packed rows would copy it each time.
+        self._times = {s: np.ascontiguousarray(r.rows["time_msc"]) for s, r in self._recordings.items()}
         self._clock = self._open_clock()
 
     def traits(self) -> Traits:
@@ -79,7 +81,7 @@ class RecordingTerminal(HistoryTerminal):
 
     def select_rows(self, symbol: str, from_ms: int, to_ms: int | None, count: int | None) -> Ticks:
         rows = self._recordings[symbol].rows
-        times = rows["time_msc"]
+        times = self._times[symbol]
         start = int(np.searchsorted(times, from_ms, side="left"))
         now_ms = self._clock.now_ms()
         stop = (

@@ -34,9 +34,10 @@ class Tape:
 
     def __init__(self, rows: Ticks) -> None:
         self.rows = rows
+        self.times = np.ascontiguousarray(rows["time_msc"])
 
     def copy_ticks_from(self, now_ms: float, date_from: int, count: int) -> Ticks:
-        times = self.rows["time_msc"]
+        times = self.times
         start = np.searchsorted(times, date_from * 1_000, side="left")
         stop = np.searchsorted(times, now_ms, side="right")
         return self.rows[start : max(start, min(stop, start + count))]
