@@ -30,9 +30,9 @@ check: $(STAMPS)/dev ## Lint, format, types, layers, and whether the locks are f
 
 bench: $(STAMPS)/dev ## Run the benchmarks, one after the other.
 	@for script in tests/benchmarks/*.py; do \
-	  [ -f "$$script" ] || continue; \
-	  case "$$script" in */__init__.py) continue;; esac; \
-	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; \
+	  name=$$(basename "$$script" .py); \
+	  case $$name in __init__|\*) continue;; esac; \
+	  echo "== $$name"; $(BIN)/python -m "tests.benchmarks.$$name" $(ARGS) || exit 1; \
 	done
 
 torture: $(STAMPS)/dev ## Kill, cut and fill disks, N times each. make torture N=250

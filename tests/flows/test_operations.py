@@ -243,6 +243,16 @@ def test_a_killed_foreground_leaves_no_orphans(house: House) -> None:
     wait_until(lambda: all(gone(pid) for pid in pids), 60)
 
 
+def test_a_foreground_whose_supervisor_is_killed_stops_the_rest_and_says_so(house: House) -> None:
+    with foreground(house) as process:
+        pids = house.all_pids()
+        os.kill(house.supervisor(), signal.SIGKILL)
+        assert process.wait(60) == 1
+        assert process.stdout is not None
+        assert "error: the supervisor was killed" in process.stdout.read()
+    assert all(gone(pid) for pid in pids)
+
+
 def test_a_foreground_stopped_by_down_ends_well(house: House) -> None:
     with foreground(house) as process:
         assert house.run("down").returncode == 0
