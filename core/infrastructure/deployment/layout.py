@@ -146,8 +146,9 @@ def _check_name(root: Path) -> None:
 
 
 def _check_private(directory: Path) -> None:
-    facts = directory.stat()
-    if facts.st_uid != os.getuid() or stat.S_IMODE(facts.st_mode) & 0o022:
+    facts = directory.lstat()  # a link of somebody else's in a shared place must not lead us on
+    foreign = facts.st_uid != os.getuid() or not stat.S_ISDIR(facts.st_mode)
+    if foreign or stat.S_IMODE(facts.st_mode) & 0o022:
         raise Misconfigured(
             f"{directory} must belong to you and be writable by nobody else", code="BAD_DATA_DIR"
         )

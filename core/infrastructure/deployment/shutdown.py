@@ -31,6 +31,9 @@ def stop(layout: Layout, say: Say) -> bool:
         say(f"ending what was left without a supervisor: {names}")
         end_orphans(orphans)
     layout.supervisor_socket.unlink(missing_ok=True)
+    if layout.supervisor_socket.parent != layout.run:
+        with contextlib.suppress(OSError):
+            layout.supervisor_socket.parent.rmdir()
     (layout.run / "supervisord.pid").unlink(missing_ok=True)
     return supervisor is not None or bool(orphans)
 

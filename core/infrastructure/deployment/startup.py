@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from core.errors.exceptions import TickgateError, Unavailable
 from core.infrastructure.config_manager import FILE_VARIABLE, load_settings, write_settings_file
 from core.infrastructure.deployment import belongings, ports, shutdown, supervision
-from core.infrastructure.deployment.layout import Layout
+from core.infrastructure.deployment.layout import Layout, create
 from core.infrastructure.deployment.log_files import gist_of
 from core.infrastructure.deployment.programs import Probe, Program, Stage
 from core.infrastructure.deployment.readiness import Finding, probe
@@ -80,6 +80,7 @@ class Start:
     def _run(self) -> None:
         layout, wish = self._layout, self._wish
         shutdown.stop(layout, self._progress.done)
+        create(layout)
         tree, tokens = self._belongings()
         self.programs = programs_of(layout, tree, wish)
         ports.require_free(

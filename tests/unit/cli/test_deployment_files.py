@@ -3,6 +3,7 @@
 import json
 import socket
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from core.infrastructure.deployment.wish import Wish, recall, remember, replays_
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     made = layout_of(tmp_path / "data")
     create(made)
     return made
