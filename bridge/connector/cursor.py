@@ -119,7 +119,15 @@ class Cursor:
 
     def _behind(self, got: Ticks, full: bool) -> Step:
         """Skip by (M, n) alone: of M the first n, before M everything."""
+        if not self._reaches_newest(got):
+            return Step(state=self.state, rows=EMPTY, again=full)
         return Step(state=self._state_behind(got), rows=got[self._undelivered(got)], again=full)
+
+    def _reaches_newest(self, got: Ticks) -> bool:
+        """Whether `got` goes on to where we stand; a small page may end before."""
+        times = got["time_msc"]
+        at_newest = int(np.count_nonzero(times == self.state.time_msc))
+        return at_newest >= self.state.count or bool((times > self.state.time_msc).any())
 
     def _undelivered(self, got: Ticks) -> npt.NDArray[np.bool_]:
         at_newest = got["time_msc"] == self.state.time_msc
@@ -136,6 +144,8 @@ class Cursor:
         self._suspect_digest = seen
         if self._suspect < CONFIRMATIONS:
             return Step(state=state, rows=EMPTY, again=True)
+        if full and not self._reaches_newest(got):
+            return Step(state=state, rows=EMPTY, again=True)
         self._suspect = 0
         newer = self._undelivered(got)
         older = got[~newer & (got["time_msc"] < state.time_msc)]
@@ -150,7 +160,8 @@ class Cursor:
             return self.state
         newest = int(got["time_msc"].max())
         if newest < self.state.time_msc:
-            return replace(self.state, prefix_rows=len(got), prefix_digest=digest(got))
+            # The terminal shows less than it did: only (M, n) is left to go by.
+            return replace(self.state, prefix_rows=PREFIX_UNKNOWN, prefix_digest=0)
         prefix = got[got["time_msc"] >= newest // SECOND_MS * SECOND_MS]
         count = int(np.count_nonzero(got["time_msc"] == newest))
         return CursorState(

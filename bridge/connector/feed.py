@@ -44,6 +44,7 @@ class Reader:
     read_at_s: float = 0.0
     checked_at_s: float = 0.0
     refused_at_s: float = float("-inf")
+    oldest_ms: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,9 @@ class Feed:
         traits = self._terminal.traits
         if self._replays != traits.replays or traits.declared_utc_offset_s is not None:
             self.offset = OffsetMeter(traits.declared_utc_offset_s)
+        recalled = await self._spool.remembered_offset()
+        if recalled is not None:
+            self.offset.recall(*recalled, time.time())
         self._replays = traits.replays
         days = self._settings.history_days_max
         start_s = 1 if traits.replays else max(1, int(time.time()) - days * DAY_S)
@@ -114,11 +118,16 @@ class Feed:
             if symbol in refused:
                 self._note_refusal(symbol, reader, refused[symbol], now_s)
                 continue
+            if not self._is_loaded(reader, answers[symbol]):
+                continue
             reader.behind |= now_s - reader.read_at_s > self._absence_s
             steps[symbol] = reader.cursor.read(answers[symbol])
         await self._store(steps, captured_at_ms)
+        offset_s = self.offset.offset_s
         for symbol, step in steps.items():
             self._advance(symbol, readers[symbol], step, now_s)
+        if self.offset.offset_s != offset_s:
+            await self._spool.remember_offset(self.offset.offset_s, int(time.time()))
         again = tuple(symbol for symbol, step in steps.items() if step.again)
         return Round(rows=sum(len(step.rows) for step in steps.values()), again=again, refused=len(refused))
 
@@ -158,6 +167,16 @@ class Feed:
         await self._store({symbol: step}, time.time_ns() // 1_000_000)
         reader.cursor.recent.replace(answers[0], from_ms, to_ms)
         self._revised(symbol, f"{len(late)} late ticks, {altered} altered milliseconds in the last minutes")
+
+    def _is_loaded(self, reader: Reader, answer: Ticks) -> bool:
+        """Whether history may be believed to begin where it seems to.
+
+        The first question about a symbol starts a download in a real terminal; until it is done, history begins late.
+        """
+        if self._replays or reader.cursor.state.count:
+            return True
+        before, reader.oldest_ms = reader.oldest_ms, int(answer["time_msc"][0]) if len(answer) else 0
+        return before == reader.oldest_ms
 
     def _advance(self, symbol: str, reader: Reader, step: Step, now_s: float) -> None:
         reader.cursor.commit(step)

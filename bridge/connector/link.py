@@ -10,8 +10,9 @@ from typing import Final
 import structlog
 from picows import WSError, ws_connect
 
+from bridge.connector.bridge_socket import Refused
 from bridge.connector.dialing import PAUSE_S_MAX, Backoff, address
-from bridge.connector.session import Refused, Session
+from bridge.connector.session import Session
 from bridge.connector.spool_thread import SpoolThread
 from core.errors.exceptions import Corrupt, Defect, TickgateError, Unavailable
 from core.messages import wire

@@ -12,6 +12,8 @@ RESIDUAL_S_MAX: Final = 60.0
 AGREEING_MIN: Final = 3
 """So many measurements in a row must agree before they count: one late tick is no measurement."""
 MEASURE_INTERVAL_S: Final = 1.0
+RECALLED_S_MAX: Final = 24 * 3_600
+"""Older than a day it may be of the other half of the year."""
 REMEASURE_S: Final = 3_600.0
 """Daylight saving moves it."""
 
@@ -26,6 +28,11 @@ class OffsetMeter:
         self._agreeing = 0
         self._measured_at_s = float("-inf")
         self._confirmed_at_s = float("-inf")
+
+    def recall(self, offset_s: int, measured_at_s: int, utc_s: float) -> None:
+        """Take over what an earlier run measured, if that is not long ago; it is measured again all the same."""
+        if not self._declared and 0 <= utc_s - measured_at_s <= RECALLED_S_MAX:
+            self.offset_s = offset_s
 
     def observe(self, tick_time_msc: int, utc_s: float) -> bool:
         """Take the newest tick that came in while we watched. Return whether the offset in force has changed.

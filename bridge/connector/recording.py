@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from bridge.connector.playback import HistoryTerminal
-from bridge.connector.recording_formats import Recording, read
+from bridge.connector.recording_common import Recording
+from bridge.connector.recording_formats import read
 from bridge.connector.terminal import SymbolInfo, Traits
 from core.errors.exceptions import Invalid, Misconfigured
 from core.infrastructure.config_manager import write_settings_file

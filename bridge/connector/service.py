@@ -14,7 +14,7 @@ import structlog
 from bridge.connector.cursor import CursorState
 from bridge.connector.feed import Feed, Round
 from bridge.connector.link import Link
-from bridge.connector.spool import SpoolFull
+from bridge.connector.spool_file import SpoolFull
 from bridge.connector.spool_thread import SpoolThread
 from bridge.connector.status import Status, write_status
 from bridge.connector.terminal import TerminalInfo
@@ -33,6 +33,7 @@ SPOOL_FULL_PAUSE_S: Final = 0.5
 SPOOL_RESUME_FRACTION: Final = 0.8
 """A full spool is read into again when it has been drained below this part of its limit."""
 STOP_TIMEOUT_S: Final = 3.0
+STOP_READING_TIMEOUT_S: Final = 1.0
 SYMBOLS_PER_ROUND_MAX: Final = 1_000
 
 
@@ -92,8 +93,11 @@ class Connector:
             reading = tasks.create_task(self._read())
             await self._stopping.wait()
             log.info("connector.stopping")
-            async with self._reading:
-                reading.cancel()
+            with suppress(TimeoutError):
+                # Let a round end by itself; a hanging terminal is not waited for, what it holds is read next time.
+                async with asyncio.timeout(STOP_READING_TIMEOUT_S), self._reading:
+                    reading.cancel()
+            reading.cancel()
             await self._finish()
             for task in background:
                 task.cancel()

@@ -4,8 +4,6 @@ Ticks, their seqs, the cursors behind them and their tallies change in one trans
 a tick. Used from one thread; `spool_thread` gives it one.
 """
 
-import sqlite3
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -16,38 +14,14 @@ import msgspec
 
 from bridge.connector.cursor import CursorState
 from bridge.connector.reserve import Reserve
+from bridge.connector.spool_file import FILE_NAME, SpoolFull, open_file, readable_errors, write_new_install
 from bridge.connector.tallies import TallyDelta, deltas_of, fold
-from core.errors.exceptions import Conflict, Corrupt, Misconfigured, Unavailable
+from core.errors.exceptions import Corrupt
 from core.messages.wire import Batch, encode_batch
 
-FILE_NAME: Final = "spool.sqlite"
-SCHEMA_VERSION: Final = 1
-PAGE_BYTES: Final = 16_384
-WAL_BYTES_KEPT_MAX: Final = 64 * 1024**2
-WAL_PAGES_MAX: Final = 256
-"""Then they are copied into the file: a full disk must have room for that."""
 DELETED_AT_ONCE_MAX: Final = 256
-LOCK_TIMEOUT_S: Final = 2.0
-DISK_CODES: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
-BROKEN_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 SIGN: Final = 2**63
 """SQLite integers are signed: a checksum is stored 2**63 lower."""
-
-SCHEMA: Final = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE cursors (symbol TEXT PRIMARY KEY, time_msc INTEGER NOT NULL, count INTEGER NOT NULL,
-    prefix_rows INTEGER NOT NULL, prefix_digest INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE batches (first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, tallies BLOB NOT NULL,
-    frame BLOB NOT NULL);
-CREATE TABLE tallies (symbol TEXT NOT NULL, day INTEGER NOT NULL, rows INTEGER NOT NULL, first_seq INTEGER NOT NULL,
-    last_seq INTEGER NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (symbol, day)) WITHOUT ROWID;
-"""
-
-
-class SpoolFull(Unavailable):
-    """No room: at the limit, or on the disk. Nothing was written; stop reading until the bridge has taken some."""
-
-    default_code = "SPOOL_FULL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,45 +45,10 @@ class Spool:
     def __init__(self, directory: Path, bytes_max: int) -> None:
         self._path = directory / FILE_NAME
         self._bytes_max = bytes_max
-        with _readable_errors(self._path):
-            self._connection = self._open(directory)
+        with readable_errors(self._path):
+            self._connection = open_file(directory)
             self._load()
         self._reserve = Reserve(directory, bytes_max)
-
-    def _open(self, directory: Path) -> sqlite3.Connection:
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as e:
-            raise Misconfigured(f"the spool directory {directory} cannot be made: {e.strerror}") from e
-        connection = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
-        try:
-            connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
-            # Exclusive: a second connector on this spool is refused, and WAL needs no shared memory file.
-            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES_KEPT_MAX}")
-            connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES_MAX}")
-            connection.execute("BEGIN IMMEDIATE")
-            self._prepare(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == SCHEMA_VERSION:
-            return
-        if version:
-            raise Misconfigured(
-                f"the spool {self._path} was written by another version of tickgate ({version})"
-            )
-        for statement in SCHEMA.split(";"):
-            connection.execute(statement)
-        _write_new_install(connection)
-        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _load(self) -> None:
         meta = dict(self._connection.execute("SELECT name, value FROM meta"))
@@ -152,12 +91,25 @@ class Spool:
             self._write_meta("started", "1")
         self._started = True
 
+    def remember_offset(self, offset_s: int, measured_at_s: int) -> None:
+        """Keep a measured clock offset for the next start."""
+        with self._transaction():
+            self._write_meta("utc_offset", f"{offset_s} {measured_at_s}")
+
+    def remembered_offset(self) -> tuple[int, int] | None:
+        """Return the offset in seconds and when it was measured, if one is kept."""
+        found = self._connection.execute("SELECT value FROM meta WHERE name = 'utc_offset'").fetchone()
+        if found is None:
+            return None
+        offset_s, measured_at_s = found[0].split()
+        return int(offset_s), int(measured_at_s)
+
     def start_epoch(self) -> None:
         """Begin a new life: another install, no ticks, no cursors until the bridge gives them."""
         with self._transaction():
             for table in ("batches", "cursors", "tallies", "meta"):
                 self._connection.execute(f"DELETE FROM {table}")
-            _write_new_install(self._connection)
+            write_new_install(self._connection)
         self._load()
 
     def append(self, batches: Iterable[Batch], cursors: Mapping[str, CursorState]) -> int:
@@ -198,7 +150,7 @@ class Spool:
                 pass
         except SpoolFull:
             self._reserve.give()
-            with _readable_errors(self._path):
+            with readable_errors(self._path):
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             while self._delete_some(durable_seq, changed):
                 pass
@@ -268,7 +220,7 @@ class Spool:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _readable_errors(self._path):
+        with readable_errors(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -279,30 +231,6 @@ class Spool:
                 raise
 
 
-def _write_new_install(connection: sqlite3.Connection) -> None:
-    meta = {"install": uuid.uuid4().hex, "next_seq": "1", "started": "0"}
-    connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-
-
 def _tally(row: tuple[str, int, int, int, int, int]) -> TallyDelta:
     symbol, day, rows, first_seq, last_seq, checksum = row
     return TallyDelta(symbol, day, rows, first_seq, last_seq, checksum + SIGN)
-
-
-@contextmanager
-def _readable_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as e:
-        code = getattr(e, "sqlite_errorcode", 0) & 0xFF
-        if code in DISK_CODES:
-            raise SpoolFull(f"the disk does not take the spool {path}: {e}") from e
-        if code in BROKEN_CODES:
-            text = (
-                f"the spool {path} is damaged: move it away; the connector then starts a new epoch and"
-                " reads on from what the store holds"
-            )
-            raise Corrupt(text, code="SPOOL_CORRUPT") from e
-        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            raise Conflict(f"another connector uses the spool {path}", code="SPOOL_LOCKED") from e
-        raise Unavailable(f"the spool {path} fails: {e}", code="SPOOL_FAILED") from e

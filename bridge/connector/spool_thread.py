@@ -45,6 +45,12 @@ class SpoolThread:
     async def start_epoch(self) -> None:
         await self._change(self._open.start_epoch)
 
+    async def remember_offset(self, offset_s: int, measured_at_s: int) -> None:
+        await self._run(lambda: self._open.remember_offset(offset_s, measured_at_s))
+
+    async def remembered_offset(self) -> tuple[int, int] | None:
+        return await self._run(self._open.remembered_offset)
+
     async def append(self, batches: Sequence[Batch], cursors: Mapping[str, CursorState]) -> None:
         """Raises: SpoolFull, and then nothing was stored."""
         await self._change(lambda: self._open.append(batches, cursors))

@@ -186,3 +186,28 @@ def test_what_is_not_committed_is_read_again(reader):
     history = np.concatenate((first, ticks([1_700_000_000_400])))
     assert len(cursor.read(history).rows) == 1
     assert len(cursor.read(history).rows) == 1
+
+
+def test_many_late_rows_in_front_need_a_larger_page():
+    cursor = Cursor(start_at(1_700_000_000), 4)
+    first = ticks([1_700_000_000_500, 1_700_000_000_500], [1.0, 2.0])
+    cursor.commit(cursor.read(first))
+    late = ticks(list(range(1_700_000_000_000, 1_700_000_000_020)), [float(i + 3) for i in range(20)])
+    history = np.concatenate((late, first, ticks([1_700_000_000_600])))
+    rows = []
+    for _ in range(12):
+        step = cursor.read(history[: cursor.page])
+        cursor.commit(step)
+        rows.append(step.rows)
+    assert np.concatenate(rows).tobytes() == np.concatenate((late, history[-1:])).tobytes()
+
+
+def test_a_history_that_loses_its_end_and_finds_it_again_doubles_nothing(reader):
+    cursor, first = reader
+    late = ticks([1_700_000_000_150])
+    rows, said = changed(cursor, np.concatenate((first[:2], late)))
+    assert rows.tobytes() == late.tobytes()
+    assert said
+    news = ticks([1_700_000_000_900])
+    rows, _ = changed(cursor, np.concatenate((first[:2], late, first[2:], news)))
+    assert rows.tobytes() == news.tobytes()

@@ -63,3 +63,13 @@ def test_a_declared_offset_wins():
     meter = OffsetMeter(-10_800)
     watch(meter, 7_200)
     assert meter.offset_s == -10_800
+
+
+def test_an_earlier_runs_offset_is_recalled_for_a_day():
+    meter = OffsetMeter()
+    meter.recall(7_200, int(NOW) - 2 * 86_400, NOW)
+    assert meter.offset_s == UTC_OFFSET_UNKNOWN
+    meter.recall(7_200, int(NOW) - 3_600, NOW)
+    assert meter.offset_s == 7_200
+    watch(meter, 10_800, NOW + 10)
+    assert meter.offset_s == 10_800

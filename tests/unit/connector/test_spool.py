@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from bridge.connector.cursor import CursorState
 from bridge.connector.frames import pack
-from bridge.connector.spool import FILE_NAME, Spool, SpoolFull
+from bridge.connector.spool import Spool
+from bridge.connector.spool_file import FILE_NAME, SpoolFull
 from bridge.connector.tallies import deltas_of
 from core.errors.exceptions import Conflict, Corrupt
 from core.market.checksum import checksum
@@ -59,7 +60,7 @@ def test_a_reopened_spool_is_what_was_written(tmp_path):
 
 
 def test_a_second_connector_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("bridge.connector.spool.LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("bridge.connector.spool_file.LOCK_TIMEOUT_S", 0.05)
     spool = Spool(tmp_path, ROOM)
     with pytest.raises(Conflict, match="another connector"):
         Spool(tmp_path, ROOM)
