@@ -35,6 +35,6 @@ async def index(_call: Call) -> Response:
             "/v1/quarantine",
             "/v1/completeness",
         ],
-        "documentation": "docs/api.md of the repository",
+        "documentation": "docs/ in the repository",
     }
     return Response(msgspec.json.encode(body), media_type="application/json")

@@ -73,6 +73,8 @@ def _read_form(call: Call) -> dict[str, str]:
     form = dict(pairs)
     if len(form) != len(pairs):
         raise InvalidRequestError("a parameter is given more than once")
+    if "grant_type" not in form:
+        raise InvalidRequestError("grant_type is needed")
     return form
 
 

@@ -40,6 +40,7 @@ STATUS_OF_CODE: Final[dict[str, int]] = {
     "DEADLINE_EXCEEDED": 504,
     "JOB_TIMEOUT": 504,
 }
+UNREAD_BODY: Final = frozenset({"BODY_TOO_LARGE", "BODY_TOO_SLOW", "BODY_ENCODED"})
 CODE_OF_STATUS: Final[dict[int, str]] = {404: "NO_SUCH_ROUTE", 405: "METHOD_NOT_ALLOWED"}
 
 
@@ -71,6 +72,9 @@ def problem(report: ErrorReport, error: BaseException | None = None) -> Response
     headers = {}
     if isinstance(error, Challenged):
         headers["WWW-Authenticate"] = error.challenge
+    if report.code in UNREAD_BODY:
+        # What is left of the body must not be taken for the next request.
+        headers["Connection"] = "close"
     if HANDLING[report.category].retry is Retry.LATER:
         headers["Retry-After"] = str(RETRY_AFTER_S)
     return _response(status, TITLES[report.category], report.code, body, headers)

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from contextlib import AsyncExitStack
 from typing import Final
 
 import structlog
@@ -37,19 +38,35 @@ NEEDS: Final = frozenset(
     }
 )
 START_PATIENCE_S: Final = 60.0
+GIVE_UP_INTERVAL_S: Final = 0.1
 
 
 async def run(settings: Settings, queue: QueueLimits) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT; one that still waits for its stores ends at once."""
     stop = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
-    async with (
-        open_hub(settings, NEEDS, patience_s=START_PATIENCE_S) as hub,
-        serve_health(settings.worker, lambda: _unhealthy(hub, queue)),
-    ):
+    async with AsyncExitStack() as stack:
+        opening = asyncio.create_task(
+            stack.enter_async_context(open_hub(settings, NEEDS, patience_s=START_PATIENCE_S))
+        )
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not opening.done():
+            await _give_up(opening)
+            return
+        hub = opening.result()
+        await stack.enter_async_context(serve_health(settings.worker, lambda: _unhealthy(hub, queue)))
         await hub["job_runner"].run(queue, functions(hub), error_handler.report, stop)
         log.info("worker.stopped", queue=queue.name)
+
+
+async def _give_up(opening: "asyncio.Task[Hub]") -> None:
+    # More than once: a driver that is just connecting may take a cancellation for its own time limit.
+    while not opening.done():
+        opening.cancel()
+        await asyncio.wait({opening}, timeout=GIVE_UP_INTERVAL_S)
 
 
 def functions(hub: Hub) -> list[JobFunction]:

@@ -35,7 +35,7 @@ assert arq_format.queue_key("").startswith(default_queue_name), "our queues are 
 JOB_KEPT_MS: Final = 3_600_000
 WAITING_MAX: Final = 10_000
 """Jobs one queue may hold; more would only be answered after their callers have gone."""
-ENQUEUE_TIMEOUT_S: Final = 2.0
+COMMAND_TIMEOUT_S: Final = 1.0
 """Not the caller's patience: whoever does not want to wait still wants the job."""
 LOOK_INTERVAL_S: Final = 1.0
 LOOKED_AFTER_MAX: Final = 256
@@ -135,13 +135,9 @@ class RedisJobQueue:
         return outcome
 
     async def _enqueue(self, queue: str, job_id: str, body: bytes) -> None:
-        try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_S):
-                if queue in self._crowded:
-                    await self._require_room(queue)
-                _, _, hints = await self._command(*_enqueueing(queue, job_id, body))
-        except TimeoutError as e:
-            raise Unavailable("the job queue does not answer", code="QUEUE_UNAVAILABLE") from e
+        if queue in self._crowded:
+            await self._require_room(queue)
+        _, _, hints = await self._command(*_enqueueing(queue, job_id, body))
         if hints > WAITING_MAX:
             self._crowded.add(queue)
 
@@ -153,8 +149,9 @@ class RedisJobQueue:
 
     async def _command(self, *commands: Command) -> list[Any]:
         try:
-            return await self.commands.get().ask(*commands)
-        except (Lost, hiredis.ReplyError) as e:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                return await self.commands.get().ask(*commands)
+        except (Lost, hiredis.ReplyError, TimeoutError) as e:
             raise Unavailable("the job queue does not answer", code="QUEUE_UNAVAILABLE", detail=str(e)) from e
 
     def _send(self, *commands: Command) -> None:
