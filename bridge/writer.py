@@ -5,7 +5,7 @@ One insert is in flight at a time and in seq order, so whatever a crash cuts off
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from core.errors.exceptions import TickgateError, Unavailable, UnknownOutcome
 from core.market.validation import quarantine_reasons
 from core.messages.wire import Batch
 from core.model.ticks import SymbolRun, TickBlock, slice_block, slice_runs
-from core.ports import Clock, Lease, TickStore
+from core.ports import Clock, Lease, TickInsert, TickStore
 from core.settings import BridgeSettings
 from core.telemetry import metrics
 
@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 RECOVERY_PAUSE_S: Final = 0.2
 RECOVERY_PAUSE_S_MAX: Final = 5.0
+READY_FRACTION: Final = 4
+"""A quarter of the largest insert is worth encoding beside a running one; less may still grow."""
 
 
 class LeaseLost(TickgateError):
@@ -64,8 +66,11 @@ class SourceWriter:
         self._on_durable = on_durable
         self._pending: deque[Batch] = deque()
         self._unacknowledged_rows = 0
-        self._unacknowledged_frames = 0
+        self._frame_ends: deque[int] = deque()  # the last seq of every unacknowledged frame
+        self._pending_rows = 0
+        self._enough_rows = limits.insert_rows_max // READY_FRACTION
         self._arrived = asyncio.Event()
+        self._enough = asyncio.Event()
 
     @property
     def expected_seq(self) -> int:
@@ -76,7 +81,7 @@ class SourceWriter:
         """Whether the window has room for `batch`."""
         return (
             self._unacknowledged_rows + len(batch.rows) <= self._limits.window_rows
-            and self._unacknowledged_frames < self._limits.window_frames
+            and len(self._frame_ends) < self._limits.window_frames
         )
 
     def offer(self, batch: Batch) -> None:
@@ -94,8 +99,11 @@ class SourceWriter:
         self._next_seq = batch.last_seq + 1
         self._pending.append(batch)
         self._unacknowledged_rows += len(batch.rows)
-        self._unacknowledged_frames += 1
+        self._frame_ends.append(batch.last_seq)
+        self._pending_rows += len(batch.rows)
         self._arrived.set()
+        if self._pending_rows >= self._enough_rows:
+            self._enough.set()
 
     async def run(self) -> None:
         """Insert until cancelled.
@@ -107,13 +115,33 @@ class SourceWriter:
         while True:
             await self._arrived.wait()
             started_s = self._clock.monotonic_s()
-            batches = self._gather()
-            for piece in self._store.split(self._block(batches)):
-                await self._make_durable(piece)
-            self._unacknowledged_frames -= len(batches)
-            # The least time between two inserts lets small frames gather; a full block need not wait.
-            if not self._pending or self._unacknowledged_rows < self._limits.insert_rows_max // 4:
-                await asyncio.sleep(max(0.0, pause_s - (self._clock.monotonic_s() - started_s)))
+            inserts = self._prepare()
+            while inserts:
+                storing = asyncio.create_task(self._store_in_order(inserts))
+                try:
+                    # What arrives while an insert runs is encoded before it ends, once there is a good piece of it.
+                    following = await self._prepare_beside(storing)
+                    await storing
+                finally:
+                    storing.cancel()
+                inserts = following
+            # The least time between two inserts lets small frames gather.
+            await asyncio.sleep(max(0.0, pause_s - (self._clock.monotonic_s() - started_s)))
+
+    async def _prepare_beside(self, storing: asyncio.Task[None]) -> Sequence[TickInsert]:
+        enough = asyncio.create_task(self._enough.wait())
+        try:
+            await asyncio.wait({storing, enough}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            enough.cancel()
+        return () if storing.done() else self._prepare()
+
+    async def _store_in_order(self, inserts: Sequence[TickInsert]) -> None:
+        for insert in inserts:
+            await self._make_durable(insert)
+
+    def _prepare(self) -> Sequence[TickInsert]:
+        return self._store.prepare(self._block(self._gather()))
 
     def _gather(self) -> list[Batch]:
         batches = [self._pending.popleft()]
@@ -123,6 +151,9 @@ class SourceWriter:
             batches.append(self._pending.popleft())
         if not self._pending:
             self._arrived.clear()
+        self._pending_rows -= rows
+        if self._pending_rows < self._enough_rows:
+            self._enough.clear()
         return batches
 
     def _block(self, batches: list[Batch]) -> TickBlock:
@@ -142,13 +173,14 @@ class SourceWriter:
             captured_at_ms=np.repeat(np.array([b.captured_at_ms for b in batches], dtype=np.int64), counts),
         )
 
-    async def _make_durable(self, block: TickBlock) -> None:
+    async def _make_durable(self, insert: TickInsert) -> None:
         while True:
+            block = insert.block
             if not self._is_safe(self._lease):
                 raise LeaseLost(f"the lease of {self.source} ran out")
             try:
                 with metrics.BRIDGE_INSERT_SECONDS.time():
-                    await self._store.append(block, self._lease.generation)
+                    await self._store.append(insert, self._lease.generation)
             except UnknownOutcome as e:
                 metrics.BRIDGE_UNKNOWN_OUTCOMES.inc()
                 log.warning("insert.unknown_outcome", source=self.source, seq=block.first_seq, error=str(e))
@@ -157,7 +189,9 @@ class SourceWriter:
                     raise StoreRegressed(f"{self.source} fell back to seq {durable_seq}") from e
                 if durable_seq < block.last_seq:
                     self._acknowledge(slice_block(block, 0, durable_seq - block.first_seq + 1))
-                    block = slice_block(block, durable_seq - block.first_seq + 1, len(block))
+                    (insert,) = self._store.prepare(
+                        slice_block(block, durable_seq - block.first_seq + 1, len(block))
+                    )
                     continue
             self._acknowledge(block)
             return
@@ -181,6 +215,8 @@ class SourceWriter:
             return
         self.durable_seq = block.last_seq
         self._unacknowledged_rows -= len(block)
+        while self._frame_ends and self._frame_ends[0] <= block.last_seq:
+            self._frame_ends.popleft()
         self._on_durable(block)
 
 

@@ -50,6 +50,14 @@ class Lease:
     expires_in_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TickInsert:
+    """A block as its store takes it. body: in the store's own format, in pieces."""
+
+    block: TickBlock
+    body: tuple[bytes, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochAudit:
     """What the store holds of one (source, epoch). distinct: how many different seqs."""
@@ -97,16 +105,15 @@ class TickStore(Protocol):
         Raises: Unavailable.
         """
 
-    async def append(self, block: TickBlock, generation: int) -> None:
-        """Store the block in one atomic, fsynced insert; its rows lie in one partition.
+    def prepare(self, block: TickBlock) -> Sequence[TickInsert]:
+        """Cut the block, in seq order, into inserts that each lie in one partition, and encode them."""
+
+    async def append(self, insert: TickInsert, generation: int) -> None:
+        """Store one prepared insert, atomically and fsynced. generation: of the lease, to tell holders apart.
 
         Raises:
-            Unavailable: refused before anything was sent.
-            UnknownOutcome: it was sent and the answer is missing or an error: drain, re-read durable_seq.
+            UnknownOutcome: the answer is missing or an error: drain, re-read durable_seq.
         """
-
-    def split(self, block: TickBlock) -> Sequence[TickBlock]:
-        """Cut the block, in seq order, into pieces that each lie in one partition."""
 
     async def cursors(self, source: str) -> Mapping[str, MarketCursor]:
         """Return for each symbol of `source` where its newest ticks stand in market time. Raises: Unavailable."""

@@ -40,6 +40,7 @@ class PostgresSettings(Section, frozen=True):
     database: str = "tickgate"
     user: str = "tickgate"
     password: Secret = Secret()
+    secure: bool = False
     connections_max: Positive = 8
     connect_timeout_s: PositiveFloat = 5.0
     acquire_timeout_s: PositiveFloat = 5.0

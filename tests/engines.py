@@ -162,7 +162,12 @@ async def bring_forward(settings: Settings) -> None:
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """The session's engines."""
-    with running_house(tmp_path_factory.mktemp("house")) as house:
+    root = tmp_path_factory.mktemp("house")
+    # As root PostgreSQL runs as another user, who must be able to get there.
+    for directory in (root, *root.parents[:3]):
+        if os.getuid() == 0 and directory.stat().st_mode & 0o001 == 0:
+            directory.chmod(0o711)
+    with running_house(root) as house:
         yield house
 
 

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from core.adapters.clickhouse import native
 from core.errors.exceptions import Misconfigured, UnknownOutcome
 from core.infrastructure.central_hub import Hub, open_hub
 from core.market.checksum import checksum
 from core.market.validation import quarantine_reasons
 from core.model.ticks import TICK_DTYPE, UTC_OFFSET_UNKNOWN, Quarantine, SymbolRun, Tally, TickBlock
+from core.ports import TickInsert, TickStore
 from core.settings import Settings
 
 NOW_MS = 1_714_600_000_000
@@ -50,6 +52,11 @@ def make_block(
     )
 
 
+async def put(store: TickStore, block: TickBlock) -> None:
+    for insert in store.prepare(block):
+        await store.append(insert, 1)
+
+
 async def stored(hub: Hub, columns: str) -> list[tuple]:
     result = await hub["clickhouse"].client.query(f"select {columns} from ticks order by seq")
     return [tuple(row) for row in result.result_rows]
@@ -57,7 +64,7 @@ async def stored(hub: Hub, columns: str) -> list[tuple]:
 
 async def test_every_field_comes_back_bit_for_bit(hub: Hub) -> None:
     block = make_block(999)
-    await hub["tick_store"].append(block, 1)
+    await put(hub["tick_store"], block)
     found = await stored(
         hub,
         "source, epoch, seq, symbol, time, time_msc, bid, ask, last, volume, volume_real, flags,"
@@ -87,9 +94,9 @@ async def test_every_field_comes_back_bit_for_bit(hub: Hub) -> None:
 async def test_durable_seq_is_the_highest_stored_whatever_floor_is_given(hub: Hub) -> None:
     store = hub["tick_store"]
     assert await store.durable_seq("demo", 1) == 0
-    await store.append(make_block(100), 1)
-    await store.append(make_block(50, first_seq=101), 1)
-    await store.append(make_block(500, source="other"), 1)
+    await put(store, make_block(100))
+    await put(store, make_block(50, first_seq=101))
+    await put(store, make_block(500, source="other"))
     assert [await store.durable_seq("demo", 1, floor) for floor in (0, 1, 149, 150, 151, 9_999)] == [150] * 6
     assert await store.durable_seq("demo", 2) == 0
 
@@ -97,8 +104,8 @@ async def test_durable_seq_is_the_highest_stored_whatever_floor_is_given(hub: Hu
 async def test_a_block_over_months_is_split_in_seq_order(hub: Hub) -> None:
     block = make_block(10)
     block.rows["time_msc"] = [m * 20 * DAY_MS + 1_714_557_600_000 for m in (0, 0, 1, 1, 2, 0, 0, 3, 3, 3)]
-    pieces = hub["tick_store"].split(block)
-    assert [(piece.first_seq, len(piece)) for piece in pieces] == [(1, 4), (5, 1), (6, 2), (8, 3)]
+    pieces = hub["tick_store"].prepare(block)
+    assert [(piece.block.first_seq, len(piece.block)) for piece in pieces] == [(1, 4), (5, 1), (6, 2), (8, 3)]
     for piece in pieces:
         await hub["tick_store"].append(piece, 1)
     assert [row[0] for row in await stored(hub, "seq")] == list(range(1, 11))
@@ -108,7 +115,7 @@ async def test_absurd_times_are_stored_too(hub: Hub) -> None:
     block = make_block(6)
     block.rows["time_msc"] = [-(2**62), -1, 0, 2**62, 1_714_557_600_000, 10_413_792_000_001]
     block.quarantine[:] = quarantine_reasons(block.rows, NOW_MS)
-    for piece in hub["tick_store"].split(block):
+    for piece in hub["tick_store"].prepare(block):
         await hub["tick_store"].append(piece, 1)
     rows = await stored(hub, "time_msc, quarantine")
     assert [row[0] for row in rows] == block.rows["time_msc"].tolist()
@@ -118,8 +125,9 @@ async def test_absurd_times_are_stored_too(hub: Hub) -> None:
 async def test_a_piece_over_two_partitions_is_refused_whole(hub: Hub) -> None:
     block = make_block(4)
     block.rows["time_msc"][2:] += 40 * DAY_MS
+    insert = TickInsert(block=block, body=tuple(native.encode(block)))
     with pytest.raises(UnknownOutcome):
-        await hub["tick_store"].append(block, 1)
+        await hub["tick_store"].append(insert, 1)
     assert await stored(hub, "seq") == []
 
 
@@ -127,7 +135,7 @@ async def test_not_finite_values_survive_with_their_reason(hub: Hub) -> None:
     block = make_block(4)
     block.rows["bid"] = [np.nan, np.inf, -1.0, 9.0]
     block.quarantine[:] = quarantine_reasons(block.rows, NOW_MS)
-    await hub["tick_store"].append(block, 1)
+    await put(hub["tick_store"], block)
     rows = await stored(hub, "reinterpretAsUInt64(bid), quarantine")
     assert [row[0] for row in rows] == block.rows["bid"].copy().view(np.uint64).tolist()
     assert [row[1] for row in rows] == ["NOT_FINITE", "NOT_FINITE", "NEGATIVE", "CROSSED"]
@@ -135,7 +143,7 @@ async def test_not_finite_values_survive_with_their_reason(hub: Hub) -> None:
 
 async def test_the_store_and_the_connector_compute_one_checksum(hub: Hub) -> None:
     block = make_block(1_000)
-    await hub["tick_store"].append(block, 1)
+    await put(hub["tick_store"], block)
     half = len(block) // 2
     day = int(block.rows["time_msc"][0] // DAY_MS)
     tally = Tally(
@@ -157,13 +165,13 @@ async def test_the_store_and_the_connector_compute_one_checksum(hub: Hub) -> Non
 async def test_cursors_count_the_newest_millisecond(hub: Hub) -> None:
     block = make_block(10)
     block.rows["time_msc"][:5] = np.array([100, 200, 300, 300, 300]) + 1_714_557_600_000
-    await hub["tick_store"].append(block, 1)
+    await put(hub["tick_store"], block)
     cursors = await hub["tick_store"].cursors("demo")
     assert (cursors["EURUSD"].time_msc, cursors["EURUSD"].count) == (1_714_557_600_300, 3)
 
 
 async def test_drain_returns_when_nothing_runs(hub: Hub) -> None:
-    await hub["tick_store"].append(make_block(10), 1)
+    await put(hub["tick_store"], make_block(10))
     async with asyncio.timeout(5):
         await hub["tick_store"].drain("demo")
 
@@ -171,7 +179,7 @@ async def test_drain_returns_when_nothing_runs(hub: Hub) -> None:
 async def test_after_a_drain_no_insert_commits_any_more(hub: Hub) -> None:
     store = hub["tick_store"]
     inserting = [
-        asyncio.create_task(store.append(make_block(200_000, first_seq=1 + 200_000 * i), 1)) for i in range(3)
+        asyncio.create_task(put(store, make_block(200_000, first_seq=1 + 200_000 * i))) for i in range(3)
     ]
     await asyncio.sleep(0.05)
     for task in inserting:

@@ -35,7 +35,7 @@ from core.errors.exceptions import UnknownOutcome
 from core.messages import wire
 from core.messages.wire import Batch, FrameType, Hello, Notice, Resume
 from core.model.ticks import TICK_DTYPE, MarketCursor, SymbolRun, Tally, TickBlock
-from core.ports import Lease, Source
+from core.ports import Lease, Source, TickInsert
 from core.settings import BridgeSettings
 
 RUNS = 1_000
@@ -116,7 +116,8 @@ class ModelStore:
                 answer.set_exception(UnknownOutcome("killed"))
         self.running.clear()
 
-    async def append(self, block: TickBlock, generation: int) -> None:
+    async def append(self, insert: TickInsert, generation: int) -> None:
+        block = insert.block
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.running.append((block, answer))
@@ -124,8 +125,8 @@ class ModelStore:
             return
         await asyncio.shield(answer)
 
-    def split(self, block: TickBlock) -> Sequence[TickBlock]:
-        return (block,)
+    def prepare(self, block: TickBlock) -> Sequence[TickInsert]:
+        return (TickInsert(block=block, body=()),)
 
     async def cursors(self, source: str) -> Mapping[str, MarketCursor]:
         return {}

@@ -18,6 +18,7 @@ from core.adapters.clickhouse import native
 from core.adapters.clickhouse.client import SHORT_QUERY_TIMEOUT_S, ClickHouse
 from core.errors.exceptions import Misconfigured, Unavailable, UnknownOutcome
 from core.model.ticks import MarketCursor, TickBlock, slice_block
+from core.ports import TickInsert
 from core.settings import Settings
 
 DRAIN_TIMEOUT_S: Final = 60.0
@@ -91,13 +92,17 @@ class ClickHouseTickStore:
         except TimeoutError as e:
             raise Unavailable(f"inserts of {source} do not end", code="DRAIN_TIMEOUT") from e
 
-    async def append(self, block: TickBlock, generation: int) -> None:
+    def prepare(self, block: TickBlock) -> Sequence[TickInsert]:
+        return [TickInsert(block=piece, body=tuple(native.encode(piece))) for piece in _by_month(block)]
+
+    async def append(self, insert: TickInsert, generation: int) -> None:
         async def body() -> AsyncIterator[bytes]:
             # A one-shot iterator on purpose: clickhouse-connect re-sends a body it can rewind when the server
             # closes the connection, and a re-sent insert is a doubled one.
-            for chunk in native.encode(block):
-                yield chunk
+            for piece in insert.body:
+                yield piece
 
+        block = insert.block
         query_id = (
             f"{_query_id_prefix(block.source)}{generation}/{block.epoch}/{block.first_seq}-{block.last_seq}"
         )
@@ -114,17 +119,6 @@ class ClickHouseTickStore:
             raise UnknownOutcome(
                 "an insert was not confirmed", code="INSERT_UNCONFIRMED", detail=detail
             ) from e
-
-    def split(self, block: TickBlock) -> Sequence[TickBlock]:
-        time_msc = block.rows["time_msc"]
-        # Months are compared as the store cuts them; a clamp keeps absurd times computable.
-        clamped = np.clip(time_msc, _DATETIME64_MIN_MS, _DATETIME64_MAX_MS)
-        months = (clamped // 1_000).astype("datetime64[s]").astype("datetime64[M]")
-        cuts = np.flatnonzero(months[1:] != months[:-1]) + 1
-        if not len(cuts):
-            return (block,)
-        edges = [0, *cuts.tolist(), len(block)]
-        return tuple(slice_block(block, start, stop) for start, stop in pairwise(edges))
 
     async def cursors(self, source: str) -> Mapping[str, MarketCursor]:
         newest = await self._rows(
@@ -158,6 +152,18 @@ class ClickHouseTickStore:
 
 _DATETIME64_MIN_MS: Final = -2_208_988_800_000  # 1900-01-01, where ClickHouse's DateTime64 begins
 _DATETIME64_MAX_MS: Final = 10_413_791_999_999  # 2299-12-31, where it ends
+
+
+def _by_month(block: TickBlock) -> Sequence[TickBlock]:
+    """Cut the block where two neighbours lie in different partitions, as the table's PARTITION BY has it."""
+    # A clamp keeps absurd times computable.
+    clamped = np.clip(block.rows["time_msc"], _DATETIME64_MIN_MS, _DATETIME64_MAX_MS)
+    months = (clamped // 1_000).astype("datetime64[s]").astype("datetime64[M]")
+    cuts = np.flatnonzero(months[1:] != months[:-1]) + 1
+    if not len(cuts):
+        return (block,)
+    edges = [0, *cuts.tolist(), len(block)]
+    return tuple(slice_block(block, start, stop) for start, stop in pairwise(edges))
 
 
 def _query_id_prefix(source: str) -> str:

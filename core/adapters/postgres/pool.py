@@ -62,6 +62,7 @@ async def open_pool(settings: Settings, _services: Mapping[str, Any]) -> AsyncIt
             user=postgres.user,
             password=postgres.password.reveal(),
             database=postgres.database,
+            ssl="verify-full" if postgres.secure else False,
             min_size=1,
             max_size=postgres.connections_max,
             timeout=postgres.connect_timeout_s,

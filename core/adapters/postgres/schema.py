@@ -82,5 +82,6 @@ async def _connect(postgres: PostgresSettings, database: str) -> asyncpg.Connect
         user=postgres.user,
         password=postgres.password.reveal(),
         database=database,
+        ssl="verify-full" if postgres.secure else False,
         timeout=postgres.connect_timeout_s,
     )
