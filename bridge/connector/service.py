@@ -12,14 +12,13 @@ import msgspec
 import structlog
 
 from bridge.connector.cursor import CursorState
-from bridge.connector.feed import Feed, Round
 from bridge.connector.link import Link
-from bridge.connector.spool_file import SpoolFull
+from bridge.connector.reading import Reading
 from bridge.connector.spool_thread import SpoolThread
 from bridge.connector.status import Status, write_status
 from bridge.connector.terminal import TerminalInfo
 from bridge.connector.terminal_process import TerminalProcess
-from core.errors.exceptions import Corrupt, Misconfigured, TickgateError, Unavailable
+from core.errors.exceptions import Misconfigured, TickgateError, Unavailable
 from core.messages.wire import NoticeCode, Resume
 from core.model.ticks import UTC_OFFSET_UNKNOWN
 from core.settings import ConnectorSettings
@@ -28,13 +27,8 @@ log = structlog.get_logger(__name__)
 
 STATUS_INTERVAL_S: Final = 1.0
 HEALTH_INTERVAL_S: Final = 5.0
-TERMINAL_PAUSE_S: Final = 0.5
-SPOOL_FULL_PAUSE_S: Final = 0.5
-SPOOL_RESUME_FRACTION: Final = 0.8
-"""A full spool is read into again when it has been drained below this part of its limit."""
 STOP_TIMEOUT_S: Final = 3.0
 STOP_READING_TIMEOUT_S: Final = 1.0
-SYMBOLS_PER_ROUND_MAX: Final = 1_000
 
 
 class Connector:
@@ -56,14 +50,8 @@ class Connector:
             lambda code, detail: self._notice(code, detail, ""),
         )
         self._link = Link(settings, self._spool, self._on_resume, self._on_diverged)
-        self._feed = Feed(self._terminal, self._spool, settings, self._notice)
+        self._reading = Reading(self._terminal, self._spool, settings, self._notice)
         self._stopping = asyncio.Event()
-        self._started = asyncio.Event()
-        self._reading = asyncio.Lock()
-        self._reopen = True
-        self._spool_full = False
-        self._read_to_end = False
-        self._problem = ""
         self._connected = True
 
     def stop(self) -> None:
@@ -77,7 +65,7 @@ class Connector:
             await self._spool.open(self._directory, self._settings.spool_bytes_max)
             stack.push_async_callback(self._terminal.close)
             if self._spool.state.started:
-                self._started.set()
+                self._reading.start()
             try:
                 await self._run()
             except* TickgateError as group:
@@ -90,12 +78,12 @@ class Connector:
                 tasks.create_task(self._report()),
                 tasks.create_task(self._watch_terminal()),
             ]
-            reading = tasks.create_task(self._read())
+            reading = tasks.create_task(self._reading.run())
             await self._stopping.wait()
             log.info("connector.stopping")
             with suppress(TimeoutError):
                 # Let a round end by itself; a hanging terminal is not waited for, what it holds is read next time.
-                async with asyncio.timeout(STOP_READING_TIMEOUT_S), self._reading:
+                async with asyncio.timeout(STOP_READING_TIMEOUT_S), self._reading.lock:
                     reading.cancel()
             reading.cancel()
             await self._finish()
@@ -112,89 +100,6 @@ class Connector:
                     session = self._link.session
                 if session is not None:
                     await session.settle()
-
-    # -- reading -------------------------------------------------------------------------------------
-
-    async def _read(self) -> None:
-        interval_s = self._settings.poll_interval_ms / 1_000
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._started.wait()
-            next_at_s = loop.time() + interval_s
-            try:
-                async with self._reading:
-                    again = await self._round()
-            except SpoolFull as e:
-                await self._wait_for_room(e)
-                continue
-            except (Corrupt, Misconfigured):
-                raise
-            except Unavailable as e:
-                self._problem = str(e)
-                log.warning("terminal.unavailable", error=str(e))
-                await asyncio.sleep(TERMINAL_PAUSE_S)
-                continue
-            self._problem = ""
-            if not again:
-                await asyncio.sleep(max(0.0, next_at_s - loop.time()))
-
-    async def _round(self) -> bool:
-        """Read every symbol once; return whether more is waiting."""
-        if not self._started.is_set():
-            return False
-        if self._reopen:
-            await self._open_feed()
-        # Asked first: what is added after this cannot be overlooked.
-        finished = bool(await self._terminal.call("finished")) if self._terminal.traits.replays else False
-        symbols = self._feed.symbols
-        rounds: list[Round] = [
-            await self._feed.round(symbols[at : at + SYMBOLS_PER_ROUND_MAX])
-            for at in range(0, len(symbols), SYMBOLS_PER_ROUND_MAX)
-        ]
-        again = any(part.again for part in rounds)
-        quiet = not again and not any(part.rows or part.refused for part in rounds)
-        if quiet or not again:
-            await self._feed.check_late()
-        self._read_to_end = finished and quiet
-        return again
-
-    async def _open_feed(self) -> None:
-        symbols = await self._symbols()
-        await self._feed.open(symbols, await self._spool.cursors())
-        self._reopen = False
-        log.info("feed.opened", symbols=len(symbols), first=symbols[:10])
-
-    async def _symbols(self) -> list[str]:
-        """Return the symbols to read, selected in the terminal."""
-        wanted = self._settings.symbols or [info.name for info in await self._terminal.call("symbols_get")]
-        if not wanted:
-            raise Misconfigured("the terminal has no symbols", code="NO_SYMBOLS")
-        missing = [
-            symbol for symbol in wanted if not await self._terminal.call("symbol_select", symbol, True)
-        ]
-        if missing:
-            log.error("feed.symbols_missing", symbols=missing)
-        if len(missing) == len(wanted):
-            raise Misconfigured(
-                f"the terminal has none of the symbols {', '.join(missing[:20])}", code="NO_SYMBOLS"
-            )
-        return [symbol for symbol in wanted if symbol not in missing]
-
-    async def _wait_for_room(self, reason: SpoolFull) -> None:
-        """Stop reading until the bridge has taken some: nothing is dropped, history closes the gap afterwards."""
-        self._spool_full = True
-        log.error("spool.full", error=str(reason), pending_bytes=self._spool.state.pending_bytes)
-        self._notice(NoticeCode.SPOOL_FULL, reason.public, "")
-        full_bytes = self._spool.state.pending_bytes
-        limit_bytes = min(self._settings.spool_bytes_max, max(full_bytes, 1)) * SPOOL_RESUME_FRACTION
-        while self._spool.state.pending_bytes > limit_bytes:  # noqa: ASYNC110 - seconds long, and it is not urgent
-            await asyncio.sleep(SPOOL_FULL_PAUSE_S)
-        if full_bytes <= limit_bytes:
-            # The disk is full of something else.
-            await asyncio.sleep(SPOOL_FULL_PAUSE_S)
-        self._spool_full = False
-        log.warning("spool.resumed", pending_bytes=self._spool.state.pending_bytes)
-        self._notice(NoticeCode.SPOOL_RESUMED, f"{self._spool.state.pending_bytes:,} bytes pending", "")
 
     async def _watch_terminal(self) -> None:
         """Ask now and then whether the terminal is connected; the question starts a dead one again."""
@@ -217,14 +122,12 @@ class Connector:
         cursors = {c.symbol: CursorState(time_msc=c.time_msc, count=c.count) for c in resume.cursors}
         await self._spool.start(cursors)
         log.info("spool.started", epoch=resume.epoch, cursors=len(cursors))
-        self._reopen = True
-        self._started.set()
+        self._reading.start()
 
     async def _on_diverged(self) -> None:
         """Spool and store cannot both be right: a new life, read on from where the store stands."""
-        async with self._reading:
-            self._started.clear()
-            self._read_to_end = False
+        async with self._reading.lock:
+            self._reading.halt()
             await self._spool.start_epoch()
 
     def _notice(self, code: NoticeCode, detail: str, symbol: str) -> None:
@@ -245,7 +148,7 @@ class Connector:
 
     async def _drained(self) -> bool:
         session, spool = self._link.session, self._spool.state
-        if not self._read_to_end or session is None or session.acked_seq < spool.next_seq - 1:
+        if not self._reading.read_to_end or session is None or session.acked_seq < spool.next_seq - 1:
             return False
         if session.settled_seq != session.acked_seq:
             with suppress(TimeoutError):
@@ -255,7 +158,7 @@ class Connector:
 
     def status(self, *, drained: bool = False, failure: str = "") -> Status:
         spool = self._spool.state
-        offset_s = self._feed.offset.offset_s
+        offset_s = self._reading.feed.offset.offset_s
         state = "failed" if failure else "drained" if drained else self._link.state
         return Status(
             state=state,
@@ -266,13 +169,13 @@ class Connector:
             acked_seq=spool.first_seq - 1,
             pending_batches=spool.pending_batches,
             pending_bytes=spool.pending_bytes,
-            spool_full=self._spool_full,
+            spool_full=self._reading.spool_full,
             terminal=self._terminal.state,
             terminal_restarts=max(0, self._terminal.restarts),
-            symbols=len(self._feed.symbols),
+            symbols=len(self._reading.feed.symbols),
             utc_offset_s=None if offset_s == UTC_OFFSET_UNKNOWN else offset_s,
             drained=drained,
-            problem=failure or self._problem or self._link.problem,
+            problem=failure or self._reading.problem or self._link.problem,
             pid=os.getpid(),
             at_ms=time.time_ns() // 1_000_000,
         )

@@ -1,6 +1,7 @@
 """A bridge for tests: speaks the real protocol, keeps the truth of what it took, and misbehaves on request."""
 
 import asyncio
+import ssl
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -242,7 +243,11 @@ class _Session:
 
 
 @asynccontextmanager
-async def running(double: BridgeDouble, port: int = 0) -> AsyncIterator[BridgeDouble]:
-    async with serve(double.handle, "127.0.0.1", port, max_size=16 * 1024**2, compression=None) as server:
+async def running(
+    double: BridgeDouble, port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[BridgeDouble]:
+    async with serve(
+        double.handle, "127.0.0.1", port, max_size=16 * 1024**2, compression=None, ssl=tls
+    ) as server:
         double.port = server.sockets[0].getsockname()[1]
         yield double

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import ssl
+import subprocess
 import sys
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from bridge.connector import session
 from bridge.connector.recording import load
@@ -240,6 +243,26 @@ async def test_a_full_spool_stops_reading_and_loses_nothing(tmp_path):
     check_complete(double, path)
     codes = [notice.code for notice in double.notices]
     assert codes[:2] == [NoticeCode.SPOOL_FULL, NoticeCode.SPOOL_RESUMED]
+
+
+async def test_over_tls_only_a_bridge_with_a_known_certificate_is_trusted(tmp_path):
+    path, certificate, key = lean_file(tmp_path, 500), tmp_path / "bridge.pem", tmp_path / "bridge.key"
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    request += ["-days", "2", "-subj", "/CN=bridge", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*request, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    async with running(BridgeDouble(), tls=context) as double:
+        configured = settings(double, tmp_path, path)
+        secure = structs.replace(configured, bridge_url=f"wss://127.0.0.1:{double.port}")
+        async with connector(secure) as distrustful:
+            async with asyncio.timeout(10):
+                while "CERTIFICATE_VERIFY_FAILED" not in distrustful.status().problem:
+                    await asyncio.sleep(0.02)
+            assert not double.hellos
+        async with connector(structs.replace(secure, tls_ca_file=str(certificate))):
+            await double.until(partial(holds, double, 500))
+    check_complete(double, path)
 
 
 @pytest.mark.parametrize("url", ["ws://example.com", "ws://10.0.0.1:8001", "http://127.0.0.1", "nonsense"])
