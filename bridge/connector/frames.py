@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge.connector.rows import join
+from core.errors.exceptions import Corrupt, Invalid
 from core.messages.wire import (
     BATCH_ROWS_MAX,
     FRAME_BYTES_MAX,
@@ -41,12 +42,23 @@ def pack(frames: list[bytes], from_seq: int, rows_max: int) -> list[Outgoing]:
     rows_max = min(rows_max, BATCH_ROWS_MAX)
     groups: list[list[Batch]] = []
     for frame in frames:
-        batch = decode_batch(frame)
+        batch = _stored(frame)
         if groups and _joins(groups[-1], batch, rows_max):
             groups[-1].append(batch)
         elif batch.last_seq >= from_seq:
             groups.append([batch])
     return [out for group in groups for out in _cut(_joined(group), from_seq, rows_max)]
+
+
+def _stored(frame: bytes) -> Batch:
+    try:
+        return decode_batch(frame)
+    except (Corrupt, Invalid) as e:
+        text = (
+            "a batch in the spool is damaged: move the spool away; the connector then starts a new epoch and reads on"
+            " from what the store holds"
+        )
+        raise Corrupt(text, code="SPOOL_CORRUPT") from e
 
 
 def _joins(group: list[Batch], batch: Batch, rows_max: int) -> bool:

@@ -79,7 +79,7 @@ def test_a_damaged_frame_is_noticed(tmp_path):
     spool = Spool(tmp_path, ROOM)
     spool.append([batch(3)], {})
     frame = spool.frames(1, ROOM)[0]
-    with pytest.raises(Corrupt):
+    with pytest.raises(Corrupt, match="move the spool away"):
         pack([frame[:-1] + bytes([frame[-1] ^ 1])], 1, 100)
     spool.close()
 
