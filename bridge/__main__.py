@@ -10,7 +10,6 @@ from typing import Final
 
 import structlog
 import uvloop
-from core.telemetry.logs import configure_logging
 
 from bridge.admission import Door
 from bridge.fanout import Fanout
@@ -20,8 +19,9 @@ from bridge.sessions import Sessions
 from core.errors.exceptions import TickgateError
 from core.infrastructure.central_hub import Hub, open_hub
 from core.infrastructure.config_manager import load_settings
-from core.infrastructure.process import die_with_parent
+from core.infrastructure.process import die_with_parent, keep_large_buffers
 from core.settings import Settings
+from core.telemetry.logs import configure_logging
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +92,7 @@ async def _unhealthy(hub: Hub) -> str:
 
 def main() -> int:
     die_with_parent()
+    keep_large_buffers()
     try:
         settings = load_settings()
         configure_logging("bridge", settings.log_level)

@@ -14,7 +14,7 @@ import structlog
 from core.errors.exceptions import TickgateError, Unavailable, UnknownOutcome
 from core.market.validation import quarantine_reasons
 from core.messages.wire import Batch
-from core.model.ticks import SymbolRun, TickBlock, slice_block, slice_runs
+from core.model.ticks import TICK_DTYPE, SymbolRun, TickBlock, Ticks, slice_block, slice_runs
 from core.ports import Clock, Lease, TickInsert, TickStore
 from core.settings import BridgeSettings
 from core.telemetry import metrics
@@ -158,7 +158,7 @@ class SourceWriter:
 
     def _block(self, batches: list[Batch]) -> TickBlock:
         counts = [len(batch.rows) for batch in batches]
-        rows = batches[0].rows if len(batches) == 1 else np.concatenate([batch.rows for batch in batches])
+        rows = _joined_rows(batches)
         return TickBlock(
             source=self.source,
             epoch=self.epoch,
@@ -218,6 +218,14 @@ class SourceWriter:
         while self._frame_ends and self._frame_ends[0] <= block.last_seq:
             self._frame_ends.popleft()
         self._on_durable(block)
+
+
+def _joined_rows(batches: list[Batch]) -> Ticks:
+    if len(batches) == 1:
+        return batches[0].rows
+    # As plain bytes: numpy copies packed records field by field, four times slower.
+    joined = np.concatenate([batch.rows.view(np.uint8) for batch in batches])
+    return joined.view(TICK_DTYPE)
 
 
 def _joined_runs(batches: list[Batch]) -> tuple[SymbolRun, ...]:

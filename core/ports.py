@@ -55,7 +55,7 @@ class TickInsert:
     """A block as its store takes it. body: in the store's own format, in pieces."""
 
     block: TickBlock
-    body: tuple[bytes, ...]
+    body: tuple[bytes | memoryview, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

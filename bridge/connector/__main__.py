@@ -9,7 +9,7 @@ from typing import Any
 from bridge.connector.service import Connector
 from core.errors.exceptions import TickgateError
 from core.infrastructure.config_manager import load_settings
-from core.infrastructure.process import die_with_parent
+from core.infrastructure.process import die_with_parent, keep_large_buffers
 from core.settings import ConnectorSettings
 from core.telemetry.logs import configure_logging
 
@@ -41,6 +41,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 def main() -> int:
     die_with_parent()
+    keep_large_buffers()
     try:
         settings = load_settings()
         configure_logging("connector", settings.log_level)

@@ -23,13 +23,14 @@ PIECE_BYTES: Final = 128 * 1024
 Column = tuple[str, str, tuple[bytes, ...]]
 
 
-def encode(block: TickBlock) -> Iterator[bytes]:
+def encode(block: TickBlock) -> Iterator[bytes | memoryview]:
     """Yield the Native block in chunks, a few a column; together they are one INSERT body."""
     columns = _columns(block)
     yield _varint(len(columns)) + _varint(len(block))
     for name, kind, data in columns:
         yield _text(name) + _text(kind)
-        for part in data:
+        for column in data:
+            part = memoryview(column)
             # An HTTP client takes many middling pieces twice as fast as one large one (measured).
             for start in range(0, len(part), PIECE_BYTES):
                 yield part[start : start + PIECE_BYTES]

@@ -96,7 +96,7 @@ class ClickHouseTickStore:
         return [TickInsert(block=piece, body=tuple(native.encode(piece))) for piece in _by_month(block)]
 
     async def append(self, insert: TickInsert, generation: int) -> None:
-        async def body() -> AsyncIterator[bytes]:
+        async def body() -> AsyncIterator[bytes | memoryview]:
             # A one-shot iterator on purpose: clickhouse-connect re-sends a body it can rewind when the server
             # closes the connection, and a re-sent insert is a doubled one.
             for piece in insert.body:
