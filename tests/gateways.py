@@ -106,10 +106,12 @@ class Process:
         assert self.process is not None
         return self.process.pid
 
-    def check(self) -> None:
+    def check(self) -> bool:
+        """Fail when it has ended; otherwise say nothing, so that `check() or fact` waits for the fact."""
         assert self.process is not None
         if self.process.poll() is not None:
             raise AssertionError(f"{self.arguments} ended:\n{self.log.read_text()[-3000:]}")
+        return False
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         if self.process is None:

@@ -1,8 +1,6 @@
 """A database worker with functions for tests, in this process or, as `python -m tests.queue_workers`, in its own."""
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -76,5 +74,4 @@ async def working(
 
 
 if __name__ == "__main__":
-    os.set_blocking(sys.stdout.fileno(), True)
     asyncio.run(work(load_settings(), asyncio.Event()))

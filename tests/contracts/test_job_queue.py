@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -170,17 +171,20 @@ async def test_a_job_that_outlasts_its_caller_is_only_its_tenants(
         await queue.state(job_id, tenant="rival")
 
 
-async def test_a_killed_workers_job_runs_again_within_seconds(
-    queue: RedisJobQueue, settings: Settings, own_house: House
-) -> None:
-    environment = {**os.environ, "TICKGATE_SETTINGS_FILE": str(own_house.root / "settings.json")}
-    victim = subprocess.Popen(
+def worker_process(house: House) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
         [sys.executable, "-m", "tests.queue_workers"],
-        env=environment,
+        env={**os.environ, "TICKGATE_SETTINGS_FILE": str(house.root / "settings.json")},
         cwd=Path(__file__).parents[2],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+
+async def test_a_killed_workers_job_runs_again_within_seconds(
+    queue: RedisJobQueue, settings: Settings, own_house: House
+) -> None:
+    victim = worker_process(own_house)
     try:
         asking = asyncio.create_task(asked(queue, "market.bars", BarQuery(symbol="A"), 20_000))
         job_id = await until(lambda: _first(list(queue._waiting)))
@@ -255,6 +259,42 @@ async def test_a_redis_that_dies_and_returns_is_found_again_by_both_sides(
                 return False
 
         assert await until(answered)
+
+
+async def test_every_awaited_question_is_answered_while_workers_die_and_redis_is_emptied(
+    queue: RedisJobQueue, own_house: House, valkey: redis.Redis
+) -> None:
+    dice = random.Random(11)
+    workers = [worker_process(own_house) for _ in range(2)]
+    answered = 0
+
+    async def keep_asking() -> None:
+        nonlocal answered
+        for _ in range(60):
+            assert (await asked(queue, "market.ticks", TICKS, 25_000)).rows == 1
+            answered += 1
+
+    try:
+        asking = asyncio.gather(*(keep_asking() for _ in range(25)))
+        for step in range(1, 6):
+            await until(lambda step=step: _reached(lambda: answered, step * 250), 25)
+            victim = workers.pop(dice.randrange(2))
+            victim.kill()
+            victim.wait()
+            workers.append(worker_process(own_house))
+            if step % 2 == 0:
+                valkey.flushall()
+        async with asyncio.timeout(25):
+            await asking
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    assert answered == 25 * 60
+
+
+async def _reached(count: Callable[[], int], wanted: int) -> bool:
+    return count() >= wanted
 
 
 async def test_a_stock_client_can_enqueue_here(queue: RedisJobQueue, settings: Settings) -> None:
