@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 RECOVERY_PAUSE_S: Final = 0.2
 RECOVERY_PAUSE_S_MAX: Final = 5.0
-READY_FRACTION: Final = 4
+READY_FRACTION: Final = 1
 """A quarter of the largest insert is worth encoding beside a running one; less may still grow."""
 
 

@@ -109,9 +109,9 @@ class BridgeSettings(Section, frozen=True):
     hello_timeout_s: PositiveFloat = 5.0
     heartbeat_ms: Positive = 5_000
     lease_ttl_s: PositiveFloat = 15.0
-    window_rows: Positive = 800_000
+    window_rows: Positive = 900_000
     window_frames: Positive = 8_192
-    insert_rows_max: Positive = 400_000
+    insert_rows_max: Positive = 300_000
     insert_interval_ms_min: Annotated[int, msgspec.Meta(ge=0)] = 20
     insert_timeout_s: PositiveFloat = 30.0
     stream_subscribers_max: Positive = 1_000

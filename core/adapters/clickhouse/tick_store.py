@@ -5,10 +5,10 @@ nothing; tokens lose rows under kill -9; a lost answer says nothing. So nothing 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 import numpy as np
@@ -110,7 +110,7 @@ class ClickHouseTickStore:
             async with asyncio.timeout(self._insert_timeout_s):
                 await self._clickhouse.client.raw_insert(
                     "ticks",
-                    insert_block=body(),
+                    insert_block=cast("AsyncIterable[bytes]", body()),
                     fmt="Native",
                     settings={**INSERT_SETTINGS, "query_id": query_id},
                 )
