@@ -42,7 +42,7 @@ def describe(found: Sequence[Certificate]) -> Iterator[str]:
     if red:
         yield f"RED: {red} of {len(found)} certificates do not hold"
     elif rows:
-        yield f"GREEN: all {len(found)} certificates hold; {rows:,} ticks, each stored exactly once"
+        yield f"GREEN: {rows:,} ticks, each stored exactly once ({len(found)} of {len(found)} certificates hold)"
     else:
         yield "there are no ticks yet, so there is nothing to certify"
 

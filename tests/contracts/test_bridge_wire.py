@@ -1,6 +1,7 @@
 """The bridge on the wire: whatever a client sends gets a typed answer, and what is acknowledged is stored."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from core.infrastructure.central_hub import open_hub
 from core.market.checksum import checksum
@@ -157,11 +159,14 @@ async def test_an_unknown_version_is_refused(client: Wire) -> None:
 
 async def test_more_than_the_window_is_refused_and_nothing_is_lost(bridge: Bridge, client: Wire) -> None:
     resume = await client.resume()
-    for number in range(resume.window_frames * 4):
-        await client.batch(1 + number * 1_000, make_rows(1_000, first=number * 1_000))
-    while wire.frame_type(frame := await client.socket.recv()) is FrameType.ACK:
-        pass
-    assert wire.decode_json(frame, Nack).code is NackCode.WINDOW_EXCEEDED
+    answers: list[bytes] = []
+    with contextlib.suppress(ConnectionClosed):
+        for number in range(resume.window_frames * 4):
+            await client.batch(1 + number * 1_000, make_rows(1_000, first=number * 1_000))
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            answers.append(await client.socket.recv())
+    assert wire.decode_json(answers[-1], Nack).code is NackCode.WINDOW_EXCEEDED
     assert await client.close_code() == 4429
     seqs = await stored_seqs(bridge)
     assert seqs == list(range(1, len(seqs) + 1))
@@ -169,9 +174,9 @@ async def test_more_than_the_window_is_refused_and_nothing_is_lost(bridge: Bridg
 
 async def test_an_oversized_message_ends_the_connection(client: Wire) -> None:
     await client.resume()
-    with pytest.raises(Exception):  # noqa: B017, PT011
+    with contextlib.suppress(ConnectionClosed):
         await client.socket.send(bytes(wire.FRAME_BYTES_MAX + 100_000))
-        await client.socket.recv()
+    await client.close_code()
 
 
 async def test_a_second_install_waits_while_the_first_is_alive(bridge: Bridge, client: Wire) -> None:

@@ -87,7 +87,9 @@ def test_a_bad_reference_is_explained(reference: str, words: str) -> None:
         resolve(reference)
 
 
-def test_a_missing_package_is_named_as_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_as_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "needs_terminal.py").write_text("import MetaTrader5\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(Misconfigured, match="pip install MetaTrader5"):
@@ -140,9 +142,18 @@ def test_every_error_has_a_category_with_handling() -> None:
 @pytest.mark.parametrize(
     ("room", "strangers"),
     [
-        ("gateway.__main__", {"numpy", "clickhouse_connect", "weaviate", "arango", "chdb", "pyarrow", "pandas", "bridge"}),
-        ("bridge.__main__", {"starlette", "granian", "arq", "chdb", "pandas", "weaviate", "arango", "gateway"}),
-        ("bridge.connector.__main__", {"starlette", "granian", "arq", "redis", "asyncpg", "clickhouse_connect", "chdb"}),
+        (
+            "gateway.app",
+            {"numpy", "clickhouse_connect", "weaviate", "arango", "chdb", "pyarrow", "pandas", "bridge"},
+        ),
+        (
+            "bridge.__main__",
+            {"starlette", "granian", "arq", "chdb", "pandas", "weaviate", "arango", "gateway"},
+        ),
+        (
+            "bridge.connector.__main__",
+            {"starlette", "granian", "arq", "redis", "asyncpg", "clickhouse_connect", "chdb"},
+        ),
     ],
 )
 def test_a_process_loads_only_what_it_needs(room: str, strangers: set[str]) -> None:

@@ -37,8 +37,9 @@ _ORDER: Final = (
 _COLUMNS: Final = (
     "any(symbol) as symbol, source, time_ms, argMin(price, rank) as open, max(price) as high,"
     " min(price) as low, argMax(price, rank) as close, count() as tick_volume, sum(volume_real) as volume,"
-    " minOrNullIf(ask - bid, bid > 0 and ask > 0) as spread_min,"
-    " avgOrNullIf(ask - bid, bid > 0 and ask > 0) as spread_avg"
+    # Rounded to ten places: a difference of doubles carries noise far behind any price's digits.
+    " round(minOrNullIf(ask - bid, bid > 0 and ask > 0), 10) as spread_min,"
+    " round(avgOrNullIf(ask - bid, bid > 0 and ask > 0), 10) as spread_avg"
 )
 WINDOW_BARS_MIN: Final = 64
 WINDOW_GROWTH: Final = 4
