@@ -122,11 +122,32 @@ class TickStore(Protocol):
 class Certifier(Protocol):
     """The store of ticks as the verifier uses it."""
 
-    async def epochs(self, source: str | None) -> Sequence[EpochAudit]:
-        """Audit every (source, epoch), or those of one source. Raises: Unavailable."""
+    async def sources(self) -> Sequence[str]:
+        """Name every source the store holds ticks of. Raises: Unavailable."""
+
+    async def epochs(self, source: str, floors: Mapping[int, int]) -> Sequence[EpochAudit]:
+        """Audit every epoch of `source`, above its floor where it has one. Raises: Unavailable."""
 
     async def tally(self, source: str, epoch: int, tally: Tally) -> StoredTally:
         """Compute the store's side of one tally. Raises: Unavailable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiredMonth:
+    """A month of the store that may go. name: YYYYMM; tips: the highest seq in it by (source, epoch)."""
+
+    name: str
+    tips: Mapping[tuple[str, int], int]
+
+
+class Retention(Protocol):
+    """The store of ticks as the retention policy uses it."""
+
+    async def expired(self, before_ms: int) -> Sequence[ExpiredMonth]:
+        """Return the months that ended before `before_ms` and are quiet. Raises: Unavailable."""
+
+    async def drop(self, month: ExpiredMonth) -> None:
+        """Drop one month, all or nothing. Raises: Unavailable."""
 
 
 class TickReader(Protocol):

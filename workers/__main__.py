@@ -21,6 +21,7 @@ from core.telemetry.logs import configure_logging
 from workers.health import serve_health
 from workers.market import MarketReads
 from workers.queues import QUEUES
+from workers.retention import keep_to_policy
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +34,7 @@ NEEDS: Final = frozenset(
         "sources",
         "latest_quotes",
         "certifier",
+        "retention",
         "job_queue",
         "job_runner",
     }
@@ -58,7 +60,13 @@ async def run(settings: Settings, queue: QueueLimits) -> None:
             return
         hub = opening.result()
         await stack.enter_async_context(serve_health(settings.worker, lambda: _unhealthy(hub, queue)))
-        await hub["job_runner"].run(queue, functions(hub), error_handler.report, stop)
+        housekeeping = asyncio.create_task(
+            keep_to_policy(hub["retention"], hub["sources"], settings.retention.ticks_days)
+        )
+        try:
+            await hub["job_runner"].run(queue, functions(hub), error_handler.report, stop)
+        finally:
+            housekeeping.cancel()
         log.info("worker.stopped", queue=queue.name)
 
 

@@ -47,6 +47,11 @@ PROVIDERS: Final = _table(
         requires=frozenset({"clickhouse"}),
     ),
     Provider(
+        name="retention",
+        opens="core.adapters.clickhouse.retention:open_retention",
+        requires=frozenset({"clickhouse"}),
+    ),
+    Provider(
         name="certifier",
         opens="core.adapters.clickhouse.certificates:open_certifier",
         requires=frozenset({"clickhouse"}),

@@ -19,7 +19,7 @@ async def certificates(settings: Settings, source: str | None, day: int | None) 
     async with open_hub(settings, {"postgres", "sources", "certifier"}) as hub:
         async with hub["postgres"].acquire() as connection:
             known = {row["name"] for row in await connection.fetch("select name from sources")}
-        known |= {audit.source for audit in await hub["certifier"].epochs(source)}
+        known |= set(await hub["certifier"].sources())
         if source is not None and source not in known:
             names = ", ".join(sorted(known)) or "none yet"
             raise NotFound(f"no source is named {source!r}; there are: {names}")

@@ -62,7 +62,7 @@ async def certify(
     for source in sources:
         floors = await registry.epochs(source)
         sent = {epoch: await registry.recorded_tallies(source, epoch, day) for epoch in floors}
-        audits = {audit.epoch: audit for audit in await certifier.epochs(source)}
+        audits = {audit.epoch: audit for audit in await certifier.epochs(source, floors)}
         for epoch in sorted(floors.keys() | audits.keys()):
             audit = audits.get(epoch) or _nothing(source, epoch)
             days = await _days(certifier, source, epoch, sent.get(epoch, ()), floors.get(epoch, 0))

@@ -1,4 +1,4 @@
-"""How long `tickgate up` takes to all-healthy, on an empty directory and again, and what each process then holds in memory.
+"""How long `tickgate up` takes to all-healthy, on an empty directory and again, and what each process then weighs.
 
 Run with `python -m tests.benchmarks.startup`.
 """

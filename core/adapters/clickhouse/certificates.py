@@ -40,12 +40,18 @@ class ClickHouseCertifier:
     def __init__(self, clickhouse: ClickHouse) -> None:
         self._clickhouse = clickhouse
 
-    async def epochs(self, source: str | None) -> Sequence[EpochAudit]:
+    async def sources(self) -> Sequence[str]:
+        rows = await self._rows("select distinct source from ticks order by source", {})
+        return [row[0] for row in rows]
+
+    async def epochs(self, source: str, floors: Mapping[int, int]) -> Sequence[EpochAudit]:
         rows = await self._rows(
             "select source, epoch, count(), uniqExact(seq), min(seq), max(seq), countIf(quarantine != 'OK')"
-            " from ticks where {source:String} = '' or source = {source:String}"
-            " group by source, epoch order by source, epoch",
-            {"source": source or ""},
+            " from ticks where source = {source:String}"
+            " and seq > transform(epoch, {epochs:Array(UInt32)}, {floors:Array(UInt64)}, toUInt64(0))"
+            " group by source, epoch order by epoch",
+            # An array parameter may not be empty: its type could not be told.
+            {"source": source, "epochs": [0, *floors.keys()], "floors": [0, *floors.values()]},
         )
         return [
             EpochAudit(

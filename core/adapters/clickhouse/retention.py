@@ -1,0 +1,52 @@
+"""Dropping what has outlived its retention: whole months, and only quiet ones."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from core.adapters.clickhouse.client import ClickHouse
+from core.ports import ExpiredMonth
+from core.settings import Settings
+
+QUIET_S_MIN: Final = 3_600
+"""A month that was written to within this time may be written to again while it is dropped; it waits."""
+
+
+class ClickHouseRetention:
+    """The `Retention` port on ClickHouse."""
+
+    def __init__(self, clickhouse: ClickHouse, quiet_s_min: int = QUIET_S_MIN) -> None:
+        self._clickhouse = clickhouse
+        self._quiet_s_min = quiet_s_min
+
+    async def expired(self, before_ms: int) -> Sequence[ExpiredMonth]:
+        months = await self._rows(
+            "select partition_id from system.parts where database = currentDatabase() and table = 'ticks' and active"
+            " group by partition_id"
+            " having toDateTime(addMonths(toDate(concat(partition_id, '01')), 1), 'UTC') <= toDateTime({before:Int64})"
+            " and max(modification_time) < now() - {quiet:Int64} order by partition_id",
+            {"before": before_ms // 1_000, "quiet": self._quiet_s_min},
+        )
+        return [ExpiredMonth(name=month, tips=await self._tips(month)) for (month,) in months]
+
+    async def drop(self, month: ExpiredMonth) -> None:
+        statement = f"alter table ticks drop partition id '{int(month.name)}'"
+        await self._clickhouse.ask(self._clickhouse.client.command(statement))
+
+    async def _tips(self, month: str) -> Mapping[tuple[str, int], int]:
+        rows = await self._rows(
+            "select source, epoch, max(seq) from ticks where _partition_id = {month:String} group by source, epoch",
+            {"month": month},
+        )
+        return {(source, epoch): seq for source, epoch, seq in rows}
+
+    async def _rows(self, query: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+        result = await self._clickhouse.ask(self._clickhouse.client.query(query, parameters=parameters))
+        return list(result.result_rows)
+
+
+@asynccontextmanager
+async def open_retention(
+    _settings: Settings, services: Mapping[str, Any]
+) -> AsyncIterator[ClickHouseRetention]:
+    yield ClickHouseRetention(services["clickhouse"])
