@@ -14,8 +14,6 @@ from tests.engines import wait_for
 
 RECORDING = "bridge.connector.recording:RecordingTerminal"
 SIMULATED = "bridge.connector.simulated:SimulatedTerminal"
-DATA = Path(__file__).parents[2] / "shared" / "data"
-"""Real recordings; they live beside the repository, so tests that need them skip where they are absent."""
 
 
 @dataclass

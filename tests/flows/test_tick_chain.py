@@ -1,27 +1,17 @@
 """The tick chain on real processes: what a terminal holds is what the store holds, row for row."""
 
 import asyncio
-import csv
-import io
-import json
-import zipfile
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from core.infrastructure.central_hub import open_hub
 from core.market.completeness import certify
 from core.settings import Settings
 from tests.bridges import SOURCE, Bridge
-from tests.connectors import DATA, RECORDING, build_connector
+from tests.connectors import RECORDING, build_connector
+from tests.recordings import MT5_FILE, RecordedTick, mt5_ticks, needs_recordings, oanda_file, oanda_ticks
 
 COLUMNS = "symbol, time, time_msc, bid, ask, last, volume, volume_real, flags, backfill, utc_offset_s"
-DAY_2014_MS = {"20140506": 1_399_334_400_000, "20140507": 1_399_420_800_000, "20140508": 1_399_507_200_000}
-
-needs_recordings = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the real recordings lie beside the repository"
-)
 
 
 def stored(settings: Settings) -> list[tuple[Any, ...]]:
@@ -58,46 +48,26 @@ def play(bridge: Bridge, directory: Path, path: Path) -> None:
 
 @needs_recordings
 def test_a_real_mt5_recording_arrives_whole(bridge: Bridge, tmp_path: Path) -> None:
-    path = DATA / "mt5_win_ticks.ndjson"
-    play(bridge, tmp_path, path)
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    offset_s = lines[0]["server_utc_offset_s"]
-    expected = [
-        (
-            "WIN$N",
-            tick["time_ms"] // 1_000,
-            tick["time_ms"],
-            float(tick["bid"]),
-            float(tick["ask"]),
-            float(tick["last"]),
-            tick["volume"],
-            float(tick["volume"]),
-            tick["flags"],
-            0,
-            offset_s,
-        )
-        for tick in lines
-        if tick["type"] == "tick"
-    ]
-    assert len(expected) == 1_500
-    assert stored(bridge.settings) == expected
+    play(bridge, tmp_path, MT5_FILE)
+    offset_s, ticks = mt5_ticks()
+    assert len(ticks) == 1_500
+    assert stored(bridge.settings) == [row("WIN$N", tick, float(tick.volume), offset_s) for tick in ticks]
     assert problems(bridge.settings) == []
 
 
 @needs_recordings
-@pytest.mark.parametrize("day", list(DAY_2014_MS))
-def test_a_real_day_of_quotes_arrives_whole(bridge: Bridge, tmp_path: Path, day: str) -> None:
-    path = DATA / f"oanda_eurusd_{day}_quote.zip"
-    play(bridge, tmp_path, path)
-    with zipfile.ZipFile(path) as archive:
-        text = archive.read(archive.namelist()[0]).decode()
-    expected = [
-        (DAY_2014_MS[day] + int(ms), float(bid), float(ask)) for ms, bid, ask in csv.reader(io.StringIO(text))
-    ]
-    found = stored(bridge.settings)
-    assert [(row[2], row[3], row[4]) for row in found] == expected
-    assert {(row[0], row[8], row[10]) for row in found} == {("EURUSD", 6, 0)}
+def test_a_real_day_of_quotes_arrives_whole(bridge: Bridge, tmp_path: Path) -> None:
+    play(bridge, tmp_path, oanda_file("20140506"))
+    expected = [row("EURUSD", tick, 0.0, 0) for tick in oanda_ticks("20140506")]
+    assert stored(bridge.settings) == expected
     assert problems(bridge.settings) == []
+
+
+def row(symbol: str, tick: RecordedTick, volume_real: float, offset_s: int) -> tuple[Any, ...]:
+    """A recorded tick as the store has it."""
+    prices = (tick.bid, tick.ask, tick.last)
+    time_s = tick.time_msc // 1_000
+    return (symbol, time_s, tick.time_msc, *prices, tick.volume, volume_real, tick.flags, 0, offset_s)
 
 
 def test_playing_a_recording_again_adds_nothing(bridge: Bridge, tmp_path: Path) -> None:
