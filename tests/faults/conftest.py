@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from core.settings import Settings
-from tests.engines import bring_forward, build_house, wait_for, listens
+from tests.engines import bring_forward, build_house, listens, wait_for
 from tests.faults.processes import Child
 from tests.faults.world import FaultHouse, World, running_world
 

@@ -1,4 +1,4 @@
-"""A small TCP proxy that makes bad weather: delay, slices, thin pipes, silence, cuts, and replies lost after the effect.
+"""A small TCP proxy that makes bad weather: delay, slices, thin pipes, silence, cuts, replies lost after the effect.
 
 It runs on a thread of its own, so that a test may stop processes and wait while it goes on.
 """
@@ -23,16 +23,13 @@ CHUNKED_END = b"0\r\n\r\n"
 class Weather:
     """What happens to bytes. Changed at any time; holds for what is forwarded from then on.
 
-    up_silent, down_silent: swallow client-to-server or server-to-client bytes (one-way loss; both: half open).
-    frozen: forward nothing, but read nothing either, as if the cable were slow for ever.
+    frozen: forward nothing for now, and lose nothing. refusing: reset who connects.
     """
 
     latency_s: float = 0.0
     jitter_s: float = 0.0
     slice_bytes: int = 0
     bytes_per_s: float = 0.0
-    up_silent: bool = False
-    down_silent: bool = False
     frozen: bool = False
     refusing: bool = False
 
@@ -58,6 +55,8 @@ class _Link:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     trap: Trap | None = None
+    up_silent: bool = False
+    down_silent: bool = False
 
 
 class Proxy:
@@ -87,6 +86,11 @@ class Proxy:
     def cut(self, *, reset: bool = True) -> None:
         """End every connection, by RST or by FIN."""
         self._run(self._cut(reset=reset))
+
+    def silence(self, *, up: bool, down: bool) -> None:
+        """Swallow what the connections of this moment send: up, down, or, half open, both; later ones are sound."""
+        for link in list(self._links):
+            link.up_silent, link.down_silent = up, down
 
     def set_trap(self, trap: Trap) -> Trap:
         self._traps.append(trap)
@@ -155,7 +159,7 @@ class Proxy:
             if link.trap is not None and tail.endswith(CHUNKED_END):
                 await self._spring(link, link.trap, data)
                 return
-            await self._forward(data, link.server, lambda: self.weather.up_silent)
+            await self._forward(data, link.server, lambda: link.up_silent)
 
     def _sprung_by(self, seen: bytes) -> Trap | None:
         found = next((trap for trap in self._traps if trap.match in seen), None)
@@ -189,7 +193,7 @@ class Proxy:
                     link.trap = None
                     return
                 continue
-            await self._forward(data, link.client, lambda: self.weather.down_silent)
+            await self._forward(data, link.client, lambda: link.down_silent)
 
     async def _forward(self, data: bytes, to: asyncio.StreamWriter, silent: Callable[[], bool]) -> None:
         size = self.weather.slice_bytes or len(data)

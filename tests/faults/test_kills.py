@@ -9,7 +9,7 @@ from tests.faults.world import World
 
 KILLS = int(os.environ.get("TICKGATE_TEST_KILLS", "100"))
 ROUNDS = 2
-IN_FLOW = 0.4
+IN_FLOW = 0.25
 INSERT_BYTES = 20_000
 VICTIMS = ("bridge", "connector", "clickhouse", "worker")
 

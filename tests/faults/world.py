@@ -77,15 +77,12 @@ class World:
     dialled: Proxy | None
     stored: Proxy | None
     children: dict[str, Child]
+    spool: Path
     chance: random.Random
 
     @property
     def processes(self) -> dict[str, Child]:
         return {**self.engines, **self.children}
-
-    @property
-    def spool(self) -> Path:
-        return self.directory / "spool"
 
     # -- going on ------------------------------------------------------------------------------------
 
@@ -191,8 +188,10 @@ class World:
             f"seed {self.seed}: replay with TICKGATE_TEST_SEED={self.seed}",
             f"connector: {self.status()}",
         ]
-        for child in self.processes.values():
-            lines.append(f"{child.name}: started {child.starts}, killed {child.kills}, ended {child.ends}")
+        lines += [
+            f"{child.name}: started {child.starts}, killed {child.kills}, ended {child.ends}"
+            for child in self.processes.values()
+        ]
         lines += [f"-- {child.name}\n{child.last_words()}" for child in self.children.values()]
         return "\n".join(lines)
 
@@ -266,10 +265,13 @@ def running_world(
         dialled=dialled,
         stored=stored,
         children=children,
+        spool=Path((connector or {}).get("spool_directory", directory / "spool")),
         chance=random.Random(seed),
     )
     try:
-        world.supervise()
+        # One after the other: behind a proxy a bridge that is still starting looks like one that hangs up.
+        children["bridge"].start()
+        wait_for(lambda: bridge_is_ready(laid_out.port), "the bridge being ready")
         world.wait_flowing()
         yield world
     finally:

@@ -1,0 +1,82 @@
+"""Redis emptied, Redis and PostgreSQL killed, everything killed at once: ticks go on, and what can come back does."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from core.errors.exceptions import Unavailable
+from core.infrastructure.central_hub import open_hub
+from core.settings import Settings
+from tests.bridges import SOURCE
+from tests.faults.conftest import Worlds
+from tests.faults.tape import SYMBOLS
+from tests.faults.world import World
+
+pytestmark = pytest.mark.timeout(90)
+
+FLUSHES = 5
+STORE_KILLS = 3
+
+
+async def _latest(settings: Settings) -> set[str]:
+    async with open_hub(settings, {"redis", "latest_quotes"}) as hub:
+        return set(await hub["latest_quotes"].get(SOURCE, None))
+
+
+async def _flush(settings: Settings) -> None:
+    async with open_hub(settings, {"redis"}) as hub:
+        await hub["redis"].redis.flushall()
+
+
+def _quotes_are_back(world: World) -> Callable[[], bool]:
+    def back() -> bool:
+        try:
+            return asyncio.run(_latest(world.settings)) == set(SYMBOLS)
+        except Unavailable:
+            return False
+
+    return back
+
+
+def test_an_emptied_redis_costs_no_tick_and_fills_again(worlds: Worlds) -> None:
+    with worlds.running() as world:
+        for _ in range(FLUSHES):
+            asyncio.run(_flush(world.settings))
+            world.wait_for(_quotes_are_back(world), "latest quotes being back")
+        world.assert_whole()
+
+
+def test_a_killed_redis_costs_no_tick_and_fills_again(worlds: Worlds) -> None:
+    with worlds.running() as world:
+        for _ in range(STORE_KILLS):
+            world.engines["valkey"].kill(down_s=world.chance.uniform(0, 0.3))
+            world.let_run(world.chance.uniform(0.2, 0.6))
+        asyncio.run(_flush_when_up(world))
+        world.wait_for(_quotes_are_back(world), "latest quotes being back")
+        world.assert_whole()
+
+
+async def _flush_when_up(world: World) -> None:
+    async with open_hub(world.settings, {"redis"}, patience_s=10.0) as hub:
+        await hub["redis"].redis.flushall()
+
+
+def test_a_killed_postgres_costs_no_tick(worlds: Worlds) -> None:
+    with worlds.running() as world:
+        for _ in range(STORE_KILLS):
+            world.engines["postgres"].kill(down_s=world.chance.uniform(0, 0.3))
+            world.let_run(world.chance.uniform(0.2, 1.0))
+            if world.chance.random() < 0.5:
+                world.children["bridge"].kill()
+        world.assert_whole()
+
+
+def test_everything_killed_at_once_comes_back_whole(worlds: Worlds) -> None:
+    with worlds.running(worker=True) as world:
+        for _ in range(2):
+            world.wait_flowing()
+            world.let_run(world.chance.uniform(0, 0.3))
+            for child in world.processes.values():
+                child.kill()
+        world.assert_whole()
