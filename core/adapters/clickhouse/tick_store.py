@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 import aiohttp
 import numpy as np
+import numpy.typing as npt
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from core.adapters.clickhouse import native
@@ -156,14 +157,19 @@ _DATETIME64_MAX_MS: Final = 10_413_791_999_999  # 2299-12-31, where it ends
 
 def _by_month(block: TickBlock) -> Sequence[TickBlock]:
     """Cut the block where two neighbours lie in different partitions, as the table's PARTITION BY has it."""
-    # A clamp keeps absurd times computable.
-    clamped = np.clip(block.rows["time_msc"], _DATETIME64_MIN_MS, _DATETIME64_MAX_MS)
-    months = (clamped // 1_000).astype("datetime64[s]").astype("datetime64[M]")
-    cuts = np.flatnonzero(months[1:] != months[:-1]) + 1
-    if not len(cuts):
+    time_msc = np.ascontiguousarray(block.rows["time_msc"])
+    if len(np.unique(_months(np.array([time_msc.min(), time_msc.max()])))) == 1:
         return (block,)
+    months = _months(time_msc)
+    cuts = np.flatnonzero(months[1:] != months[:-1]) + 1
     edges = [0, *cuts.tolist(), len(block)]
     return tuple(slice_block(block, start, stop) for start, stop in pairwise(edges))
+
+
+def _months(time_msc: npt.NDArray[np.int64]) -> npt.NDArray[np.datetime64]:
+    # A clamp keeps absurd times computable.
+    clamped = np.clip(time_msc, _DATETIME64_MIN_MS, _DATETIME64_MAX_MS)
+    return (clamped // 1_000).astype("datetime64[s]").astype("datetime64[M]")
 
 
 def _query_id_prefix(source: str) -> str:
