@@ -41,11 +41,11 @@ class ClickHouseCertifier:
         self._clickhouse = clickhouse
 
     async def sources(self) -> Sequence[str]:
-        rows = await self._rows("select distinct source from ticks order by source", {})
+        rows = await self._clickhouse.rows("select distinct source from ticks order by source", {})
         return [row[0] for row in rows]
 
     async def epochs(self, source: str, floors: Mapping[int, int]) -> Sequence[EpochAudit]:
-        rows = await self._rows(
+        rows = await self._clickhouse.rows(
             "select source, epoch, count(), uniqExact(seq), min(seq), max(seq), countIf(quarantine != 'OK')"
             " from ticks where source = {source:String}"
             " and seq > transform(epoch, {epochs:Array(UInt32)}, {floors:Array(UInt64)}, toUInt64(0))"
@@ -67,7 +67,7 @@ class ClickHouseCertifier:
         ]
 
     async def tally(self, source: str, epoch: int, tally: Tally) -> StoredTally:
-        rows = await self._rows(
+        rows = await self._clickhouse.rows(
             f"select count(), sum(row_hash) from (select {_row_hash()} from ticks"
             " where source = {source:String} and symbol = {symbol:String} and epoch = {epoch:UInt32}"
             " and time_msc >= {start:Int64} and time_msc < {stop:Int64} and seq <= {last:UInt64})",
@@ -81,10 +81,6 @@ class ClickHouseCertifier:
             },
         )
         return StoredTally(rows=int(rows[0][0]), checksum=int(rows[0][1]))
-
-    async def _rows(self, query: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
-        result = await self._clickhouse.ask(self._clickhouse.client.query(query, parameters=parameters))
-        return list(result.result_rows)
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """Connect to ClickHouse over HTTP with bounds on everything, and turn its errors into ours."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -28,6 +28,15 @@ class ClickHouse:
     async def ping(self) -> None:
         if not await self.client.ping(timeout=1):
             raise Unavailable("the tick store does not answer", code="STORE_UNAVAILABLE")
+
+    async def rows(
+        self, query: str, parameters: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> Sequence[Sequence[Any]]:
+        """Return the rows of a small answer. Raises: Unavailable."""
+        result = await self.ask(
+            self.client.query(query, parameters=dict(parameters or {})), timeout_s=timeout_s
+        )
+        return list(result.result_rows)
 
     async def ask(self, answer: Awaitable[Result], *, timeout_s: float | None = None) -> Result:
         """Await a read of this client.

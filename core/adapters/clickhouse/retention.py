@@ -20,7 +20,7 @@ class ClickHouseRetention:
         self._quiet_s_min = quiet_s_min
 
     async def expired(self, before_ms: int) -> Sequence[ExpiredMonth]:
-        months = await self._rows(
+        months = await self._clickhouse.rows(
             "select partition_id from system.parts where database = currentDatabase() and table = 'ticks' and active"
             " group by partition_id"
             " having toDateTime(addMonths(toDate(concat(partition_id, '01')), 1), 'UTC') <= toDateTime({before:Int64})"
@@ -34,15 +34,11 @@ class ClickHouseRetention:
         await self._clickhouse.ask(self._clickhouse.client.command(statement))
 
     async def _tips(self, month: str) -> Mapping[tuple[str, int], int]:
-        rows = await self._rows(
+        rows = await self._clickhouse.rows(
             "select source, epoch, max(seq) from ticks where _partition_id = {month:String} group by source, epoch",
             {"month": month},
         )
         return {(source, epoch): seq for source, epoch, seq in rows}
-
-    async def _rows(self, query: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
-        result = await self._clickhouse.ask(self._clickhouse.client.query(query, parameters=parameters))
-        return list(result.result_rows)
 
 
 @asynccontextmanager

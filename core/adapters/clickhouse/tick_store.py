@@ -23,6 +23,8 @@ from core.ports import TickInsert
 from core.settings import Settings
 
 DRAIN_TIMEOUT_S: Final = 60.0
+KILL_TIMEOUT_S: Final = 5.0
+"""Then it is asked again, on another connection: the pool's may be half open, like the one whose insert was cut."""
 INSERT_SETTINGS: Final[dict[str, Any]] = {
     # On by default in servers since 26.2; either would let an answer come before the rows are on disk or
     # let a replayed block be swallowed.
@@ -142,13 +144,10 @@ class ClickHouseTickStore:
         return rows[0][0] if rows else None
 
     async def _rows(self, query: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
-        result = await self._clickhouse.ask(
-            self._clickhouse.client.query(query, parameters=parameters), timeout_s=SHORT_QUERY_TIMEOUT_S
-        )
-        return list(result.result_rows)
+        return await self._clickhouse.rows(query, parameters, timeout_s=SHORT_QUERY_TIMEOUT_S)
 
     async def _command(self, query: str) -> None:
-        await self._clickhouse.ask(self._clickhouse.client.command(query), timeout_s=DRAIN_TIMEOUT_S)
+        await self._clickhouse.ask(self._clickhouse.client.command(query), timeout_s=KILL_TIMEOUT_S)
 
 
 _DATETIME64_MIN_MS: Final = -2_208_988_800_000  # 1900-01-01, where ClickHouse's DateTime64 begins
