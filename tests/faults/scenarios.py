@@ -13,7 +13,7 @@ from tests.faults.world import World
 INSERT = b"query_id=ticks"
 MOMENT_TIMEOUT_S = 10.0
 SNIPER = Path(__file__).parent / "sniper.py"
-KILLS_IN_INSERT = 4
+KILLS_IN_INSERT = 3
 KILLS_BEHIND_THE_LOG_MAX = 20
 # It takes two or three.
 

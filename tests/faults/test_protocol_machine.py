@@ -35,7 +35,7 @@ from core.errors.exceptions import UnknownOutcome
 from core.messages import wire
 from core.messages.wire import Batch, FrameType, Hello, Notice, Resume
 from core.model.ticks import TICK_DTYPE, MarketCursor, SymbolRun, Tally, TickBlock
-from core.ports import Lease, Source, TickInsert
+from core.ports import Dropped, Lease, Source, TickInsert
 from core.settings import BridgeSettings
 
 RUNS = 1_000
@@ -91,8 +91,8 @@ class ModelLedger:
     async def record_notice(self, source: str, epoch: int, notice: Notice) -> None:
         return None
 
-    async def epochs(self, source: str) -> Mapping[int, int]:
-        return {1: 0}
+    async def epochs(self, source: str) -> Mapping[int, Dropped]:
+        return {1: Dropped()}
 
 
 class ModelStore:
@@ -148,6 +148,13 @@ class ModelTransport:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.is_close_frame_sent = False
+
+    @property
+    def underlying_transport(self) -> "ModelTransport":
+        return self
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def send(self, kind: WSMsgType, payload: bytes) -> None:
         self.sent.append(bytes(payload))

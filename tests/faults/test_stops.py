@@ -10,9 +10,9 @@ from tests.faults.processes import Child
 
 pytestmark = pytest.mark.timeout(90)
 
-STOPS = 12
+STOPS = 8
 STOPPED = ("bridge", "connector", "clickhouse", "postgres", "valkey")
-HANDOVERS = 3
+HANDOVERS = 2
 LEASE_S = 1.2
 
 
