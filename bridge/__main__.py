@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -20,7 +21,7 @@ from core.errors.exceptions import TickgateError
 from core.infrastructure.central_hub import Hub, open_hub
 from core.infrastructure.config_manager import load_settings
 from core.infrastructure.process import die_with_parent, keep_large_buffers
-from core.settings import Settings
+from core.settings import BridgeSettings, Settings
 from core.telemetry.logs import configure_logging
 
 log = structlog.get_logger(__name__)
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 NEEDS: Final = frozenset({"sources", "tick_store", "latest_quotes", "access_tokens"})
 START_PATIENCE_S: Final = 60.0
 SHUTDOWN_TIMEOUT_S: Final = 5.0
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class SystemClock:
@@ -70,9 +72,8 @@ async def run(settings: Settings) -> None:
 
 def _sessions(settings: Settings, hub: Hub) -> Sessions:
     clock = SystemClock()
-    # The same name after a restart takes its own lease back at once; the port keeps two apart on one machine.
-    holder = settings.bridge.instance or f"{socket.gethostname()}:{settings.bridge.port}"
-    leases = LeaseKeeper(hub["sources"], clock, holder, settings.bridge.lease_ttl_s)
+    leases_holder = holder(settings.bridge)
+    leases = LeaseKeeper(hub["sources"], clock, leases_holder, settings.bridge.lease_ttl_s)
     return Sessions(
         door=Door(registry=hub["sources"], store=hub["tick_store"], leases=leases, settings=settings.bridge),
         registry=hub["sources"],
@@ -82,6 +83,15 @@ def _sessions(settings: Settings, hub: Hub) -> Sessions:
         clock=clock,
         settings=settings.bridge,
     )
+
+
+def holder(settings: BridgeSettings) -> str:
+    """Name this process as nobody but its own dead predecessor could: a restart takes its leases back at once.
+
+    The port tells two bridges of one machine apart, the boot a machine from what it was before, or from its twin.
+    """
+    boot = BOOT_ID.read_text().strip() if BOOT_ID.exists() else ""
+    return f"{settings.instance or socket.gethostname()}:{settings.port}:{boot}"
 
 
 async def _unhealthy(hub: Hub) -> str:

@@ -1,5 +1,6 @@
 """Admit a connector: who is it, may it write now, and from which seq does it go on?"""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -72,20 +73,25 @@ class Door:
             raise Refused(_unavailable(e)) from e
         try:
             return await self._resume(hello, source, lease)
-        except Unavailable as e:
-            await self.leases.release(lease)
-            raise Refused(_unavailable(e)) from e
-        except Refused:
-            await self.leases.release(lease)
+        except BaseException as e:
+            # A connector that hangs up cancels us here; its lease must not stay held for ever.
+            await asyncio.shield(self.leases.release(lease))
+            if isinstance(e, Unavailable):
+                raise Refused(_unavailable(e)) from e
             raise
 
     async def _resume(self, hello: Hello, source: Source, lease: Lease) -> Admission:
         epoch = await self.registry.epoch_of(source.name, hello.install)
+        dropped = await self.registry.epochs(source.name)
+        if epoch < max(dropped):
+            # Its own cursor knows nothing of what the later install stored: going on would double all of that.
+            message = f"a later install of {source.name} has taken over; begin a new one"
+            raise Refused(Nack(code=NackCode.SPOOL_DIVERGED, message=message))
         await self.store.drain(source.name)
         tallies = await self.registry.recorded_tallies(source.name, epoch, None)
         known_seq = max((tally.last_seq for tally in tallies), default=0)
         stored_seq = await self.store.durable_seq(source.name, epoch, known_seq)
-        dropped_seq = (await self.registry.epochs(source.name)).get(epoch, 0)
+        dropped_seq = dropped[epoch].last_seq
         if stored_seq < known_seq and dropped_seq < known_seq:
             log.error("store.regressed", source=source.name, epoch=epoch, stored=stored_seq, known=known_seq)
         durable_seq = max(stored_seq, dropped_seq)

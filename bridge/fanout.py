@@ -79,9 +79,8 @@ class Fanout:
         if known is None:
             of_tenant[key] = Newest(quote, ticks)
         else:
+            # In the terminal's own order: a time stamp may be wrong, and must not shut out what follows.
             known.ticks += ticks
-            if quote.time_msc < known.quote.time_msc:
-                return
             known.quote = quote
         self._dirty[key] = quote
         self._changed.set()

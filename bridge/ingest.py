@@ -1,7 +1,7 @@
 """One connector's connection: frames in, ACK and NACK out. Every refusal is typed and loses nothing."""
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import structlog
@@ -19,8 +19,12 @@ from core.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
+LEDGER_PAUSE_S: Final = 1.0
 NOTICES_PER_CONNECTION_MAX: Final = 10_000
 CHECKSUM_MAX: Final = 2**64
+DAY_MAX: Final = 2**63 // 86_400_000 + 1
+CONTROL_FRAMES_PER_SECOND_MAX: Final = 200
+WRITE_BUFFER_BYTES_MAX: Final = 1024 * 1024
 
 
 class IngestConnection(WSListener):
@@ -35,7 +39,10 @@ class IngestConnection(WSListener):
         self._tasks: set[asyncio.Task[None]] = set()
         self._awaits_resend = False
         self._notices = 0
-        self._ledger_order = asyncio.Lock()
+        self._unrecorded: dict[tuple[str, int], Tally] = {}
+        self._recording = False
+        self._control_second = 0.0
+        self._control_frames = 0
         self.closed = asyncio.Event()
         self.heard_at_s = 0.0
 
@@ -78,6 +85,8 @@ class IngestConnection(WSListener):
                 raise Refused(Nack(code=NackCode.HELLO_EXPECTED, message=f"HELLO comes before {kind.name}"))
             self._hello = wire.decode_json(frame, Hello)
             self._spawn(self._serve(self._hello))
+        elif kind is not FrameType.BATCH and self._too_many_control_frames():
+            raise Refused(Nack(code=NackCode.WINDOW_EXCEEDED, message="too many control frames a second"))
         elif kind is FrameType.PING:
             self._send(wire.encode_json(FrameType.PONG))
         elif self._writer is None:
@@ -90,6 +99,12 @@ class IngestConnection(WSListener):
             self._on_notice(wire.decode_json(frame, Notice))
         else:
             raise Invalid(f"a connector does not send {kind.name}", code="MALFORMED")
+
+    def _too_many_control_frames(self) -> bool:
+        if self.heard_at_s - self._control_second >= 1:
+            self._control_second, self._control_frames = self.heard_at_s, 0
+        self._control_frames += 1
+        return self._control_frames > CONTROL_FRAMES_PER_SECOND_MAX
 
     def _on_batch(self, frame: bytes, writer: SourceWriter) -> None:
         try:
@@ -122,7 +137,7 @@ class IngestConnection(WSListener):
     def _ask_again(self, code: NackCode, message: str, writer: SourceWriter) -> None:
         # Everything in flight behind a gap is refused too; one NACK is enough until it is filled.
         metrics.BRIDGE_NACKS.labels(code.value).inc()
-        if not self._awaits_resend:
+        if code is NackCode.BAD_CRC or not self._awaits_resend:
             self._awaits_resend = True
             self._send(
                 wire.encode_json(
@@ -133,16 +148,19 @@ class IngestConnection(WSListener):
     def _on_tally(self, frame: TallyFrame, writer: SourceWriter) -> None:
         if len(frame.tallies) > wire.TALLIES_MAX:
             raise Invalid(f"{len(frame.tallies)} tallies in one frame", code="TOO_LARGE")
-        tallies = [_tally(item) for item in frame.tallies]
-        # A tally speaks of durable ticks only, or a certificate could be red for ticks still in flight.
-        self._spawn(
-            self._record_tallies([tally for tally in tallies if tally.last_seq <= writer.durable_seq])
-        )
+        for item in frame.tallies:
+            tally = _tally(item)
+            # A tally speaks of durable ticks only, or a certificate could be red for ticks still in flight.
+            if tally.last_seq <= writer.durable_seq:
+                self._unrecorded[(tally.symbol, tally.day)] = tally
+        if self._unrecorded and not self._recording:
+            self._recording = True
+            self._spawn(self._record_tallies())
 
     def _on_notice(self, notice: Notice) -> None:
         self._notices += 1
         if self._notices > NOTICES_PER_CONNECTION_MAX:
-            raise Invalid("too many notices", code="TOO_LARGE")
+            return
         log.warning(
             "connector.notice", source=self._source, code=notice.code.value, detail=notice.detail[:200]
         )
@@ -161,10 +179,9 @@ class IngestConnection(WSListener):
         silence_s_max = self._sessions.settings.heartbeat_ms * 3 / 1_000
         while True:
             await asyncio.sleep(silence_s_max / 3)
-            if (
-                self._sessions.clock.monotonic_s() - self.heard_at_s > silence_s_max
-                and self._transport is not None
-            ):
+            silent_s = self._sessions.clock.monotonic_s() - self.heard_at_s
+            # Before RESUME a connector has nothing to say.
+            if self._writer is not None and silent_s > silence_s_max and self._transport is not None:
                 log.warning("connector.silent", source=self._source)
                 self._transport.disconnect(graceful=False)
 
@@ -187,27 +204,31 @@ class IngestConnection(WSListener):
         except TickgateError as e:
             log.error("connector.failed", source=hello.source, error=str(e))
             self._refuse(Nack(code=NackCode.INTERNAL, message=e.public, retry_ms=1_000))
+        except Exception:
+            # The door of this connection: whatever it is, the connector is told to come back.
+            log.exception("connector.defect", source=hello.source)
+            self._refuse(Nack(code=NackCode.INTERNAL, message="something here is broken", retry_ms=5_000))
 
-    async def _record_tallies(self, tallies: list[Tally]) -> None:
-        if self._admission is None or not tallies:
-            return
-        async with self._ledger_order:
-            await self._quietly(
-                self._sessions.registry.record_tallies(self._source, self._admission.epoch, tallies)
-            )
+    async def _record_tallies(self) -> None:
+        """Record what is unrecorded; while the ledger is away only the newest of each symbol and day is kept."""
+        while self._unrecorded and self._admission is not None:
+            tallies, self._unrecorded = self._unrecorded, {}
+            try:
+                await self._sessions.registry.record_tallies(
+                    self._source, self._admission.epoch, list(tallies.values())
+                )
+            except Unavailable as e:
+                log.warning("ledger.not_recorded", source=self._source, error=str(e))
+                self._unrecorded = {**tallies, **self._unrecorded}
+                await asyncio.sleep(LEDGER_PAUSE_S)
+        self._recording = False
 
     async def _record_notice(self, notice: Notice) -> None:
-        if self._admission is not None:
-            async with self._ledger_order:
-                await self._quietly(
-                    self._sessions.registry.record_notice(self._source, self._admission.epoch, notice)
-                )
-
-    async def _quietly(self, recording: Awaitable[None]) -> None:
+        if self._admission is None:
+            return
         try:
-            await recording
+            await self._sessions.registry.record_notice(self._source, self._admission.epoch, notice)
         except Unavailable as e:
-            # Tallies are cumulative: the next one says it all again.
             log.warning("ledger.not_recorded", source=self._source, error=str(e))
 
     # -- answers -------------------------------------------------------------------------------------
@@ -241,13 +262,23 @@ class IngestConnection(WSListener):
     def _send(self, frame: bytes) -> None:
         if self._transport is None:
             raise Defect("nothing is sent before the connection stands")
-        if not self.closed.is_set():
-            self._transport.send(WSMsgType.BINARY, frame)
+        if self.closed.is_set():
+            return
+        self._transport.send(WSMsgType.BINARY, frame)
+        if self._transport.underlying_transport.get_write_buffer_size() > WRITE_BUFFER_BYTES_MAX:
+            # It asks and does not listen; what it sent is safe or will be sent again.
+            log.warning("connector.does_not_read", source=self._source)
+            self._transport.disconnect(graceful=False)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("connector.task_failed", source=self._source, error=repr(error)[:300])
 
 
 def _tally(item: wire.TallyItem) -> Tally:
@@ -259,7 +290,11 @@ def _tally(item: wire.TallyItem) -> Tally:
         raise Invalid(
             f"a tally of {item.rows} rows, seq {item.first_seq} to {item.last_seq}", code="MALFORMED"
         )
-    if not -(2**31) <= item.day < 2**31 or not 1 <= len(item.symbol.encode()) <= wire.SYMBOL_BYTES_MAX:
+    if (
+        abs(item.day) > DAY_MAX
+        or item.rows >= 2**63
+        or not 1 <= len(item.symbol.encode()) <= wire.SYMBOL_BYTES_MAX
+    ):
         raise Invalid(f"a tally of symbol {item.symbol!r} on day {item.day}", code="MALFORMED")
     return Tally(
         symbol=item.symbol,

@@ -66,11 +66,16 @@ class LeaseKeeper:
         """Renew what is held until cancelled."""
         while True:
             await asyncio.sleep(self._ttl_s / RENEWALS_PER_TTL)
-            if self._held:
+            try:
                 await self._renew()
+            except Exception:
+                # Failing closed is `is_safe`'s work; ending every source over one defect would be worse.
+                log.exception("lease.renewal_defect")
 
     async def _renew(self) -> None:
         asked = {source: held.lease for source, held in self._held.items()}
+        if not asked:
+            return
         asked_at_s = self._clock.monotonic_s()
         try:
             renewed = await self._registry.renew_leases(list(asked.values()), self._ttl_s)

@@ -162,5 +162,9 @@ async def watch_readiness(
 ) -> None:
     """Keep `server.not_ready` true to the stores' pings until cancelled."""
     while True:
-        server.not_ready = await unhealthy()
+        try:
+            server.not_ready = await unhealthy()
+        except Exception:
+            log.exception("readiness.defect")
+            server.not_ready = "the health check itself fails"
         await asyncio.sleep(interval_s)

@@ -23,8 +23,6 @@ log = structlog.get_logger(__name__)
 
 RECOVERY_PAUSE_S: Final = 0.2
 RECOVERY_PAUSE_S_MAX: Final = 5.0
-READY_FRACTION: Final = 1
-"""A quarter of the largest insert is worth encoding beside a running one; less may still grow."""
 
 
 class LeaseLost(TickgateError):
@@ -68,7 +66,7 @@ class SourceWriter:
         self._unacknowledged_rows = 0
         self._frame_ends: deque[int] = deque()  # the last seq of every unacknowledged frame
         self._pending_rows = 0
-        self._enough_rows = limits.insert_rows_max // READY_FRACTION
+        self._enough_rows = limits.insert_rows_max
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
 
@@ -174,6 +172,7 @@ class SourceWriter:
         )
 
     async def _make_durable(self, insert: TickInsert) -> None:
+        pause_s = 0.0
         while True:
             block = insert.block
             if not self._is_safe(self._lease):
@@ -187,11 +186,15 @@ class SourceWriter:
                 durable_seq = await self._look()
                 if durable_seq < block.first_seq - 1:
                     raise StoreRegressed(f"{self.source} fell back to seq {durable_seq}") from e
-                if durable_seq < block.last_seq:
-                    self._acknowledge(slice_block(block, 0, durable_seq - block.first_seq + 1))
-                    (insert,) = self._store.prepare(
-                        slice_block(block, durable_seq - block.first_seq + 1, len(block))
-                    )
+                stored_rows = durable_seq - block.first_seq + 1
+                if stored_rows == 0:
+                    # A store that refuses (full, too many parts) gets more and more time between two attempts.
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(pause_s * 2 or RECOVERY_PAUSE_S, RECOVERY_PAUSE_S_MAX)
+                    continue
+                if stored_rows < len(block):
+                    self._acknowledge(slice_block(block, 0, stored_rows))
+                    (insert,) = self._store.prepare(slice_block(block, stored_rows, len(block)))
                     continue
             self._acknowledge(block)
             return

@@ -41,6 +41,15 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """What retention has dropped of one (source, epoch). months: their names, YYYYMM."""
+
+    rows: int = 0
+    last_seq: int = 0
+    months: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """The right to write one source's ticks. generation: grows with every holder; expires_in_s: from now."""
 
@@ -125,8 +134,8 @@ class Certifier(Protocol):
     async def sources(self) -> Sequence[str]:
         """Name every source the store holds ticks of. Raises: Unavailable."""
 
-    async def epochs(self, source: str, floors: Mapping[int, int]) -> Sequence[EpochAudit]:
-        """Audit every epoch of `source`, above its floor where it has one. Raises: Unavailable."""
+    async def epochs(self, source: str) -> Sequence[EpochAudit]:
+        """Audit every epoch of `source`. Raises: Unavailable."""
 
     async def tally(self, source: str, epoch: int, tally: Tally) -> StoredTally:
         """Compute the store's side of one tally. Raises: Unavailable."""
@@ -134,10 +143,10 @@ class Certifier(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpiredMonth:
-    """A month of the store that may go. name: YYYYMM; tips: the highest seq in it by (source, epoch)."""
+    """A month of the store that may go. name: YYYYMM; contents: rows and highest seq in it, by (source, epoch)."""
 
     name: str
-    tips: Mapping[tuple[str, int], int]
+    contents: Mapping[tuple[str, int], tuple[int, int]]
 
 
 class Retention(Protocol):
@@ -205,14 +214,11 @@ class SourceRegistry(Protocol):
     async def record_notice(self, source: str, epoch: int, notice: Notice) -> None:
         """Keep what a connector said about its terminal. Raises: Unavailable."""
 
-    async def epochs(self, source: str) -> Mapping[int, int]:
-        """Return every epoch of `source` with the seq up to which retention may have dropped ticks.
+    async def epochs(self, source: str) -> Mapping[int, Dropped]:
+        """Return every epoch of `source` with what retention has dropped of it. Raises: Unavailable."""
 
-        Raises: Unavailable.
-        """
-
-    async def raise_floor(self, source: str, epoch: int, dropped_seq: int) -> None:
-        """Note, before the drop, that ticks up to `dropped_seq` may be gone. Raises: Unavailable."""
+    async def note_drop(self, month: ExpiredMonth) -> None:
+        """Note, before it happens, that a month is dropped. Noting the same again adds nothing. Raises: Unavailable."""
 
 
 class Identity(Protocol):

@@ -15,6 +15,7 @@ import structlog
 from authlib.oauth2.rfc6749 import (
     AuthorizationServer,
     ClientMixin,
+    InvalidClientError,
     InvalidRequestError,
     InvalidScopeError,
     OAuth2Error,
@@ -48,6 +49,8 @@ async def token(call: Call) -> Response:
         client = await call.services.identity.client(client_id) if client_id else None
     except OAuth2Error as e:
         return _respond(*e())
+    except ValueError:  # credentials that are not Base64, or not text
+        return _respond(*InvalidClientError()())
     server = _Server(_Client(client or _NOBODY), call.services.signer)
     answer: Response = server.create_token_response(_TokenRequest(headers, form))
     outcome = "token.issued" if answer.status_code == 200 else "token.refused"

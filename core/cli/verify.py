@@ -58,10 +58,10 @@ def _describe(certificate: Certificate) -> Iterator[str]:
         yield f"       problem: {problem}"
     if certificate.quarantined:
         yield f"       {certificate.quarantined:,} of them in quarantine: stored, but not trusted"
-    if certificate.dropped_seq:
-        yield f"       up to seq {certificate.dropped_seq:,} dropped by the retention policy"
+    if certificate.dropped:
+        yield f"       {certificate.dropped:,} older ones dropped by the retention policy"
     if certificate.uncertified:
-        yield f"       {certificate.uncertified:,} newest ticks await the connector's next tally"
+        yield f"       {certificate.uncertified:,} ticks await the connector's next tally"
     for day in certificate.days:
         mark = "ok " if day.green else "BAD"
         checksum = day.stored_checksum

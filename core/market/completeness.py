@@ -2,7 +2,7 @@
 
 Three facts are compared: the store's own count, its count of distinct seqs and the span of its seqs must be one
 number, and for every symbol and day the store's rows and checksum must be those the connector tallied when it sent
-them. Ticks dropped by the retention policy lie below the epoch's floor and are left out.
+them. What retention has dropped was noted month by month: its rows are added, its days left out.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from core.model.ticks import Tally
-from core.ports import Certifier, EpochAudit, SourceRegistry
+from core.ports import Certifier, Dropped, EpochAudit, SourceRegistry
 
 CONCURRENT_TALLIES_MAX: Final = 4
 
@@ -32,7 +32,8 @@ class DayCertificate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
-    """One (source, epoch). problems: sentences, empty when green. uncertified: rows newer than the last tally."""
+    """One (source, epoch). problems: sentences, empty when green. dropped: rows gone by the
+    retention policy. uncertified: rows that no tally speaks of yet."""
 
     source: str
     epoch: int
@@ -41,7 +42,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     first_seq: int
     last_seq: int
     quarantined: int
-    dropped_seq: int
+    dropped: int
     uncertified: int
     green: bool
     problems: list[str]
@@ -60,18 +61,19 @@ async def certify(
     """
     certificates: list[Certificate] = []
     for source in sources:
-        floors = await registry.epochs(source)
-        sent = {epoch: await registry.recorded_tallies(source, epoch, day) for epoch in floors}
-        audits = {audit.epoch: audit for audit in await certifier.epochs(source, floors)}
-        for epoch in sorted(floors.keys() | audits.keys()):
+        drops = await registry.epochs(source)
+        sent = {epoch: await registry.recorded_tallies(source, epoch, day) for epoch in drops}
+        audits = {audit.epoch: audit for audit in await certifier.epochs(source)}
+        for epoch in sorted(drops.keys() | audits.keys()):
             audit = audits.get(epoch) or _nothing(source, epoch)
-            days = await _days(certifier, source, epoch, sent.get(epoch, ()), floors.get(epoch, 0))
-            certificates.append(_certificate(audit, floors.get(epoch, 0), days, partial=day is not None))
+            dropped = drops.get(epoch, Dropped())
+            days = await _days(certifier, source, epoch, sent.get(epoch, ()), dropped)
+            certificates.append(_certificate(audit, dropped, days, partial=day is not None))
     return certificates
 
 
 async def _days(
-    certifier: Certifier, source: str, epoch: int, tallies: Sequence[Tally], dropped_seq: int
+    certifier: Certifier, source: str, epoch: int, tallies: Sequence[Tally], dropped: Dropped
 ) -> list[DayCertificate]:
     limit = asyncio.Semaphore(CONCURRENT_TALLIES_MAX)
 
@@ -89,22 +91,20 @@ async def _days(
             green=(stored.rows, stored.checksum) == (tally.rows, tally.checksum),
         )
 
-    # A day whose first tick lies below the floor may be gone in part: retention said so in advance.
-    kept = [tally for tally in tallies if tally.first_seq > dropped_seq]
+    kept = [tally for tally in tallies if _iso_day(tally.day)[:7].replace("-", "") not in dropped.months]
     return list(await asyncio.gather(*map(compare, kept)))
 
 
 def _certificate(
-    audit: EpochAudit, dropped_seq: int, days: list[DayCertificate], *, partial: bool
+    audit: EpochAudit, dropped: Dropped, days: list[DayCertificate], *, partial: bool
 ) -> Certificate:
-    problems = list(_problems(audit, dropped_seq))
+    problems = list(_problems(audit, dropped))
     problems += [
         f"{day.symbol} {day.day}: {day.stored_rows} rows stored, {day.sent_rows} sent"
         + ("" if day.stored_rows != day.sent_rows else ", checksums differ")
         for day in days
         if not day.green
     ]
-    newest = max((day.last_seq for day in days), default=dropped_seq)
     return Certificate(
         source=audit.source,
         epoch=audit.epoch,
@@ -113,26 +113,22 @@ def _certificate(
         first_seq=audit.first_seq,
         last_seq=audit.last_seq,
         quarantined=audit.quarantined,
-        dropped_seq=dropped_seq,
-        uncertified=0 if partial else max(0, audit.last_seq - newest),
+        dropped=dropped.rows,
+        uncertified=0 if partial else max(0, audit.rows - sum(day.stored_rows for day in days)),
         green=not problems,
         problems=problems,
         days=days,
     )
 
 
-def _problems(audit: EpochAudit, dropped_seq: int) -> Sequence[str]:
-    if not audit.rows:
-        return ()
+def _problems(audit: EpochAudit, dropped: Dropped) -> Sequence[str]:
     problems: list[str] = []
     if audit.rows != audit.distinct:
         problems.append(f"{audit.rows - audit.distinct} rows are stored more than once")
-    if audit.distinct != audit.last_seq - audit.first_seq + 1:
-        problems.append(
-            f"{audit.last_seq - audit.first_seq + 1 - audit.distinct} seqs are missing inside the span"
-        )
-    if audit.first_seq > dropped_seq + 1:
-        problems.append(f"seqs {dropped_seq + 1} to {audit.first_seq - 1} are missing at the start")
+    # Seqs count from 1 without holes; below the noted rows a month may be noted and not dropped yet.
+    missing = max(audit.last_seq, dropped.last_seq) - audit.distinct - dropped.rows
+    if missing > 0:
+        problems.append(f"{missing} ticks are missing below seq {max(audit.last_seq, dropped.last_seq)}")
     return problems
 
 

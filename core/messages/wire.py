@@ -7,7 +7,7 @@ can be written in any language. docs/wire-protocol.md describes each byte, tests
 import struct
 import zlib
 from enum import IntEnum, StrEnum
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -46,7 +46,7 @@ class FrameType(IntEnum):
 
 
 class NackCode(StrEnum):
-    """Why the bridge did not take something. FATAL ones are followed by a close with `CLOSE_CODES[code]`."""
+    """Why the bridge did not take something. One that has a close code in CLOSE_CODES ends the connection."""
 
     GAP = "GAP"
     BAD_CRC = "BAD_CRC"
@@ -96,13 +96,13 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     first_seq: the oldest seq the spool can still send; next_seq: the seq its next new tick will get.
     """
 
-    versions: list[int]
-    source: str
-    install: str
-    token: str
-    first_seq: int
-    next_seq: int
-    agent: str = ""
+    versions: Annotated[list[int], msgspec.Meta(max_length=16)]
+    source: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    install: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    token: Annotated[str, msgspec.Meta(max_length=512)]
+    first_seq: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
+    next_seq: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
+    agent: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True):

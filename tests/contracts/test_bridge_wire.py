@@ -12,6 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from core.errors.exceptions import Conflict
 from core.infrastructure.central_hub import open_hub
 from core.market.checksum import checksum
 from core.messages import wire
@@ -208,6 +209,64 @@ async def test_a_new_install_gets_the_stores_cursors(bridge: Bridge, client: Wir
         assert (resume.epoch, resume.next_seq) == (2, 1)
         (cursor,) = resume.cursors
         assert (cursor.symbol, cursor.time_msc, cursor.count) == ("EURUSD", 1_714_557_600_002, 2)
+
+
+async def test_an_install_that_was_replaced_may_not_go_on(bridge: Bridge, client: Wire) -> None:
+    """Its cursor knows nothing of what its successor stored; going on would double all of that."""
+    await client.resume()
+    await client.batch(1, make_rows(8))
+    await client.acknowledged(8)
+    await client.socket.close()
+    async with dial(bridge) as successor:
+        await successor.resume(install="install-2", next_seq=1)
+        await successor.socket.close()
+    async with dial(bridge) as returned:
+        await returned.hello()
+        assert (await returned.nack()).code is NackCode.SPOOL_DIVERGED
+
+
+@pytest.mark.parametrize(
+    "changes", [{"source": "a\0b"}, {"source": ""}, {"install": ""}, {"install": "x" * 65}, {"first_seq": 0}]
+)
+async def test_a_hello_that_cannot_be_is_malformed(client: Wire, changes: dict[str, Any]) -> None:
+    await client.hello(**changes)
+    assert (await client.nack()).code is NackCode.MALFORMED
+
+
+async def test_a_tally_of_an_absurd_day_is_taken(bridge: Bridge, client: Wire) -> None:
+    await client.resume()
+    rows = make_rows(2)
+    rows["time_msc"] = 2**62
+    await client.batch(1, rows)
+    await client.acknowledged(2)
+    item = TallyItem(symbol="EURUSD", day=2**62 // DAY_MS, rows=2, first_seq=1, last_seq=2, checksum="00")
+    await client.socket.send(wire.encode_json(FrameType.TALLY, TallyFrame(tallies=[item])))
+    await client.socket.send(wire.encode_json(FrameType.PING))
+    await client.frame(FrameType.PONG)
+
+
+async def test_a_connector_that_hangs_up_while_it_is_admitted_leaves_no_lease(bridge: Bridge) -> None:
+    for _ in range(5):
+        async with dial(bridge) as hasty:
+            await hasty.hello()
+            hasty.socket.transport.abort()
+    async with open_hub(bridge.settings, {"sources"}) as hub, asyncio.timeout(10):
+        while True:
+            try:
+                await hub["sources"].take_lease(SOURCE, "another-bridge", 1.0)
+            except Conflict:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+async def test_too_many_control_frames_are_refused(client: Wire) -> None:
+    await client.resume()
+    for _ in range(500):
+        await client.socket.send(wire.encode_json(FrameType.PING))
+    while wire.frame_type(frame := await client.socket.recv()) is FrameType.PONG:
+        pass
+    assert wire.decode_json(frame, Nack).code is NackCode.WINDOW_EXCEEDED
 
 
 @pytest.mark.parametrize("spool", [{"first_seq": 1, "next_seq": 50}, {"first_seq": 150, "next_seq": 200}])

@@ -12,6 +12,7 @@ from core.market.checksum import checksum
 from core.market.completeness import certify
 from core.market.retention import MS_PER_DAY, enforce
 from core.model.ticks import Tally
+from core.ports import Dropped
 from core.settings import Secret, Settings
 from tests.contracts.test_tick_store import make_block, put
 
@@ -54,7 +55,8 @@ async def test_a_month_that_ended_before_the_policy_goes(hub: Hub) -> None:
     assert await enforce(impatient, hub["sources"], 30, end_of_may_ms + 29 * MS_PER_DAY) == []
     assert await enforce(impatient, hub["sources"], 0, end_of_may_ms + 900 * MS_PER_DAY) == []
     assert await enforce(impatient, hub["sources"], 30, end_of_may_ms + 31 * MS_PER_DAY) == ["202405"]
-    assert await hub["sources"].epochs("demo") == {1: 250}
+    dropped = Dropped(rows=150, last_seq=250, months=frozenset({"202405"}))
+    assert await hub["sources"].epochs("demo") == {1: dropped}
     assert await hub["tick_store"].durable_seq("demo", 1) == 300
     assert await problems(hub) == []
     rows = (await hub["clickhouse"].client.query("select count() from ticks")).result_rows
@@ -66,10 +68,29 @@ async def test_a_month_that_is_being_written_to_stays(hub: Hub) -> None:
 
 
 async def test_a_loss_above_the_floor_is_still_found(hub: Hub) -> None:
-    await hub["sources"].raise_floor("demo", 1, 250)
+    impatient = ClickHouseRetention(hub["clickhouse"], quiet_s_min=-5)
+    await enforce(impatient, hub["sources"], 30, JUNE_MS + 31 * MS_PER_DAY)
     client = hub["clickhouse"].client
     await client.command("delete from ticks where seq = 270")
     async with asyncio.timeout(20):
         while (await client.query("select count() from ticks where seq = 270")).result_rows != [(0,)]:
             await asyncio.sleep(0.02)
-    assert await problems(hub) == ["1 seqs are missing inside the span"]
+    assert await problems(hub) == ["1 ticks are missing below seq 300"]
+
+
+async def test_noting_a_drop_twice_counts_it_once(hub: Hub) -> None:
+    impatient = ClickHouseRetention(hub["clickhouse"], quiet_s_min=-5)
+    (may,) = await impatient.expired(JUNE_MS + MS_PER_DAY)
+    await hub["sources"].note_drop(may)
+    await hub["sources"].note_drop(may)
+    assert (await hub["sources"].epochs("demo"))[1].rows == 150
+    assert await problems(hub) == []
+
+
+async def test_months_nobody_lived_in_do_not_stop_it(hub: Hub) -> None:
+    for number, time_msc in enumerate((-(2**62), -1, 2**62, 10_500_000_000_000)):
+        block = make_block(2, first_seq=301 + 2 * number)
+        block.rows["time_msc"] = time_msc
+        await put(hub["tick_store"], block)
+    impatient = ClickHouseRetention(hub["clickhouse"], quiet_s_min=-5)
+    assert [month.name for month in await impatient.expired(JUNE_MS + MS_PER_DAY)] == ["202405"]

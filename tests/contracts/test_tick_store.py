@@ -115,7 +115,9 @@ async def test_absurd_times_are_stored_too(hub: Hub) -> None:
     block = make_block(6)
     block.rows["time_msc"] = [-(2**62), -1, 0, 2**62, 1_714_557_600_000, 10_413_792_000_001]
     block.quarantine[:] = quarantine_reasons(block.rows, NOW_MS)
-    for piece in hub["tick_store"].prepare(block):
+    pieces = hub["tick_store"].prepare(block)
+    assert [len(piece.block) for piece in pieces] == [2, 1, 1, 1, 1]
+    for piece in pieces:
         await hub["tick_store"].append(piece, 1)
     rows = await stored(hub, "time_msc, quarantine")
     assert [row[0] for row in rows] == block.rows["time_msc"].tolist()

@@ -44,14 +44,12 @@ class ClickHouseCertifier:
         rows = await self._clickhouse.rows("select distinct source from ticks order by source", {})
         return [row[0] for row in rows]
 
-    async def epochs(self, source: str, floors: Mapping[int, int]) -> Sequence[EpochAudit]:
+    async def epochs(self, source: str) -> Sequence[EpochAudit]:
         rows = await self._clickhouse.rows(
             "select source, epoch, count(), uniqExact(seq), min(seq), max(seq), countIf(quarantine != 'OK')"
             " from ticks where source = {source:String}"
-            " and seq > transform(epoch, {epochs:Array(UInt32)}, {floors:Array(UInt64)}, toUInt64(0))"
             " group by source, epoch order by epoch",
-            # An array parameter may not be empty: its type could not be told.
-            {"source": source, "epochs": [0, *floors.keys()], "floors": [0, *floors.values()]},
+            {"source": source},
         )
         return [
             EpochAudit(
@@ -75,8 +73,8 @@ class ClickHouseCertifier:
                 "source": source,
                 "symbol": tally.symbol,
                 "epoch": epoch,
-                "start": tally.day * _MS_PER_DAY,
-                "stop": (tally.day + 1) * _MS_PER_DAY,
+                "start": max(-(2**63), tally.day * _MS_PER_DAY),
+                "stop": min(2**63 - 1, (tally.day + 1) * _MS_PER_DAY),
                 "last": tally.last_seq,
             },
         )

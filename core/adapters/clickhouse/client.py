@@ -33,9 +33,11 @@ class ClickHouse:
         self, query: str, parameters: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
     ) -> Sequence[Sequence[Any]]:
         """Return the rows of a small answer. Raises: Unavailable."""
-        result = await self.ask(
-            self.client.query(query, parameters=dict(parameters or {})), timeout_s=timeout_s
-        )
+        limit_s = timeout_s or self._query_timeout_s
+        # The server gives up when we do, or an abandoned scan would go on beside its own repetition.
+        settings = {"max_execution_time": limit_s}
+        asking = self.client.query(query, parameters=dict(parameters or {}), settings=settings)
+        result = await self.ask(asking, timeout_s=limit_s)
         return list(result.result_rows)
 
     async def ask(self, answer: Awaitable[Result], *, timeout_s: float | None = None) -> Result:

@@ -21,24 +21,26 @@ class ClickHouseRetention:
 
     async def expired(self, before_ms: int) -> Sequence[ExpiredMonth]:
         months = await self._clickhouse.rows(
-            "select partition_id from system.parts where database = currentDatabase() and table = 'ticks' and active"
-            " group by partition_id"
-            " having toDateTime(addMonths(toDate(concat(partition_id, '01')), 1), 'UTC') <= toDateTime({before:Int64})"
-            " and max(modification_time) < now() - {quiet:Int64} order by partition_id",
+            "select partition_id from (select partition_id, max(modification_time) as written from system.parts"
+            " where database = currentDatabase() and table = 'ticks' and active group by partition_id)"
+            " where toUInt32OrZero(partition_id) between 197001 and 209912"
+            " and toUInt32OrZero(partition_id) < toYYYYMM(toDateTime({before:Int64}, 'UTC'))"
+            " and written < now() - {quiet:Int64} order by partition_id",
             {"before": before_ms // 1_000, "quiet": self._quiet_s_min},
         )
-        return [ExpiredMonth(name=month, tips=await self._tips(month)) for (month,) in months]
+        return [ExpiredMonth(name=month, contents=await self._contents(month)) for (month,) in months]
 
     async def drop(self, month: ExpiredMonth) -> None:
         statement = f"alter table ticks drop partition id '{int(month.name)}'"
         await self._clickhouse.ask(self._clickhouse.client.command(statement))
 
-    async def _tips(self, month: str) -> Mapping[tuple[str, int], int]:
+    async def _contents(self, month: str) -> Mapping[tuple[str, int], tuple[int, int]]:
         rows = await self._clickhouse.rows(
-            "select source, epoch, max(seq) from ticks where _partition_id = {month:String} group by source, epoch",
+            "select source, epoch, count(), max(seq) from ticks where _partition_id = {month:String}"
+            " group by source, epoch",
             {"month": month},
         )
-        return {(source, epoch): seq for source, epoch, seq in rows}
+        return {(source, epoch): (count, last_seq) for source, epoch, count, last_seq in rows}
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ nothing; tokens lose rows under kill -9; a lost answer says nothing. So nothing 
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -23,6 +24,8 @@ from core.ports import TickInsert
 from core.settings import Settings
 
 DRAIN_TIMEOUT_S: Final = 60.0
+SERVER_AHEAD_MS_MAX: Final = 15 * 3_600_000
+"""No trade server's clock is further ahead of UTC; a tick that claims to be must not set a cursor."""
 KILL_TIMEOUT_S: Final = 5.0
 """Then it is asked again, on another connection: the pool's may be half open, like the one whose insert was cut."""
 INSERT_SETTINGS: Final[dict[str, Any]] = {
@@ -126,8 +129,8 @@ class ClickHouseTickStore:
     async def cursors(self, source: str) -> Mapping[str, MarketCursor]:
         newest = await self._rows(
             "select symbol, max(time_msc) as newest from ticks"
-            " where source = {source:String} and quarantine != 'ABSURD_TIME' group by symbol",
-            {"source": source},
+            " where source = {source:String} and time_msc between 0 and {latest:Int64} group by symbol",
+            {"source": source, "latest": time.time_ns() // 1_000_000 + SERVER_AHEAD_MS_MAX},
         )
         found: dict[str, MarketCursor] = {}
         for symbol, time_msc in newest:
@@ -150,14 +153,15 @@ class ClickHouseTickStore:
         await self._clickhouse.ask(self._clickhouse.client.command(query), timeout_s=KILL_TIMEOUT_S)
 
 
-_DATETIME64_MIN_MS: Final = -2_208_988_800_000  # 1900-01-01, where ClickHouse's DateTime64 begins
-_DATETIME64_MAX_MS: Final = 10_413_791_999_999  # 2299-12-31, where it ends
+PARTITIONED_MSC_MAX: Final = 4_102_444_799_999
+"""The end of 2099; what lies beyond, or before 1970, shares one partition (see 0001_ticks.sql)."""
 
 
 def _by_month(block: TickBlock) -> Sequence[TickBlock]:
     """Cut the block where two neighbours lie in different partitions, as the table's PARTITION BY has it."""
     time_msc = np.ascontiguousarray(block.rows["time_msc"])
-    if len(np.unique(_months(np.array([time_msc.min(), time_msc.max()])))) == 1:
+    first, last = _months(np.array([time_msc.min(), time_msc.max()]))
+    if first == last >= 0:
         return (block,)
     months = _months(time_msc)
     cuts = np.flatnonzero(months[1:] != months[:-1]) + 1
@@ -165,10 +169,10 @@ def _by_month(block: TickBlock) -> Sequence[TickBlock]:
     return tuple(slice_block(block, start, stop) for start, stop in pairwise(edges))
 
 
-def _months(time_msc: npt.NDArray[np.int64]) -> npt.NDArray[np.datetime64]:
-    # A clamp keeps absurd times computable.
-    clamped = np.clip(time_msc, _DATETIME64_MIN_MS, _DATETIME64_MAX_MS)
-    return (clamped // 1_000).astype("datetime64[s]").astype("datetime64[M]")
+def _months(time_msc: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    sane = (time_msc >= 0) & (time_msc <= PARTITIONED_MSC_MAX)
+    seconds = np.where(sane, time_msc, 0) // 1_000
+    return np.where(sane, seconds.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64), -1)
 
 
 def _query_id_prefix(source: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from core.errors.exceptions import Misconfigured, Unavailable
+from core.errors.exceptions import Defect, Misconfigured, Unavailable
 from core.settings import Settings
 
 CONNECTION_ERRORS = (
@@ -41,6 +41,17 @@ class Postgres:
                 yield connection
         except CONNECTION_ERRORS as e:
             raise Unavailable("the ledger does not answer", code="LEDGER_UNAVAILABLE", detail=repr(e)) from e
+        except (
+            asyncpg.DataError,
+            asyncpg.IntegrityConstraintViolationError,
+            asyncpg.SyntaxOrAccessError,
+        ) as e:
+            raise Defect("the ledger refuses what it was asked", detail=repr(e)[:300]) from e
+        except (asyncpg.PostgresError, asyncpg.InternalClientError) as e:
+            # Disk full, read-only after a failover, cancelled: it is there, and cannot do it now.
+            raise Unavailable(
+                "the ledger cannot do it now", code="LEDGER_UNAVAILABLE", detail=repr(e)[:300]
+            ) from e
 
     async def ping(self) -> None:
         async with self.acquire() as connection:

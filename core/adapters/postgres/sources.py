@@ -10,7 +10,7 @@ from core.adapters.postgres.pool import Postgres
 from core.errors.exceptions import Conflict, Unauthorized
 from core.messages.wire import Notice
 from core.model.ticks import Tally
-from core.ports import Lease, Source
+from core.ports import Dropped, ExpiredMonth, Lease, Source
 from core.settings import Settings
 
 
@@ -144,23 +144,33 @@ class PostgresSources:
                 notice.at_ms,
             )
 
-    async def epochs(self, source: str) -> Mapping[int, int]:
-        """Return every epoch of `source` with the seq up to which retention may have dropped ticks."""
+    async def epochs(self, source: str) -> Mapping[int, Dropped]:
         async with self._postgres.acquire() as connection:
             rows = await connection.fetch(
-                "select epoch, dropped_seq from source_epochs where source = $1 order by epoch", source
-            )
-        return {row["epoch"]: row["dropped_seq"] for row in rows}
-
-    async def raise_floor(self, source: str, epoch: int, dropped_seq: int) -> None:
-        """Note that ticks up to `dropped_seq` may be dropped; done before the drop, never lowered."""
-        async with self._postgres.acquire() as connection:
-            await connection.execute(
-                "update source_epochs set dropped_seq = greatest(dropped_seq, $3)"
-                " where source = $1 and epoch = $2",
+                "select epoch, coalesce(sum(rows), 0)::bigint as rows, coalesce(max(last_seq), 0) as last_seq,"
+                " array_remove(array_agg(month), null) as months"
+                " from source_epochs left join source_drops using (source, epoch)"
+                " where source = $1 group by epoch order by epoch",
                 source,
-                epoch,
-                dropped_seq,
+            )
+        return {
+            row["epoch"]: Dropped(rows=row["rows"], last_seq=row["last_seq"], months=frozenset(row["months"]))
+            for row in rows
+        }
+
+    async def note_drop(self, month: ExpiredMonth) -> None:
+        # Late rows of a month that went before have higher seqs: they add up. The same rows noted twice do not.
+        async with self._postgres.acquire() as connection:
+            await connection.executemany(
+                "insert into source_drops as kept (source, epoch, month, rows, last_seq)"
+                " values ($1, $2, $3, $4, $5)"
+                " on conflict (source, epoch, month) do update"
+                " set rows = kept.rows + excluded.rows, last_seq = excluded.last_seq"
+                " where excluded.last_seq > kept.last_seq",
+                [
+                    (source, epoch, month.name, rows, last_seq)
+                    for (source, epoch), (rows, last_seq) in month.contents.items()
+                ],
             )
 
 

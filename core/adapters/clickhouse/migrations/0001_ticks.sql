@@ -1,6 +1,6 @@
 -- Every row of every terminal, once. docs/decisions/0004 says why quarantined rows live here too.
 -- Codecs: measured, 4.6 bytes a tick. Order: one source's symbol in market time; (epoch, seq) keeps the terminal's
--- own order within a millisecond. seq_range lets the resume query skip what lies below a known floor.
+-- own order within a millisecond. Times before 1970 or after 2099 are nobody's: one partition holds them all. seq_range lets the resume query skip what lies below a known floor.
 create table if not exists ticks (
     source         LowCardinality(String),
     epoch          UInt32 codec(ZSTD(1)),
@@ -19,10 +19,11 @@ create table if not exists ticks (
     backfill       UInt8 codec(ZSTD(1)),
     utc_offset_s   Nullable(Int32) codec(ZSTD(1)),
     captured_at_ms Int64 codec(Delta(8), ZSTD(1)),
-    index seq_range seq type minmax granularity 1
+    index seq_range seq type minmax granularity 1,
+    index epoch_range epoch type minmax granularity 1
 )
 engine = MergeTree
-partition by toYYYYMM(fromUnixTimestamp64Milli(time_msc, 'UTC'))
+partition by if(time_msc between 0 and 4102444799999, toYYYYMM(fromUnixTimestamp64Milli(time_msc, 'UTC')), 0)
 order by (source, symbol, time_msc, epoch, seq)
 settings
     fsync_after_insert = 1,

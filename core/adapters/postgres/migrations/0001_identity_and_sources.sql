@@ -18,15 +18,25 @@ create table sources (
 create index sources_by_tenant on sources (tenant);
 
 -- An epoch is one life of one spool: seq counts from 1 within it.
--- dropped_seq: retention may have dropped ticks up to here, so the store's own maximum may lie below it.
 create table source_epochs (
     source      text not null references sources (name),
     epoch       integer not null check (epoch > 0),
     install     text not null check (length(install) between 1 and 64),
-    dropped_seq bigint not null default 0,
     started_at  timestamptz not null default now(),
     primary key (source, epoch),
     unique (source, install)
+);
+
+-- What retention has dropped, noted before it happens: rows of one month and the highest seq among them, so that
+-- neither the resume query nor a certificate takes it for a loss.
+create table source_drops (
+    source   text not null,
+    epoch    integer not null,
+    month    text not null check (month ~ '^[0-9]{6}$'),
+    rows     bigint not null,
+    last_seq bigint not null,
+    primary key (source, epoch, month),
+    foreign key (source, epoch) references source_epochs (source, epoch)
 );
 
 create table source_leases (
@@ -42,7 +52,7 @@ create table source_tallies (
     source    text not null,
     epoch     integer not null,
     symbol    text not null,
-    day       integer not null,
+    day       bigint not null,
     rows      bigint not null check (rows > 0),
     first_seq bigint not null,
     last_seq  bigint not null,
