@@ -10,7 +10,7 @@ from tests.faults.world import World
 
 KILLS = int(os.environ.get("TICKGATE_TEST_KILLS", "100"))
 ROUNDS = 2
-IN_FLOW = 0.2
+IN_FLOW = 0.15
 """Of all kills, those that wait for ticks to be stored again first; the others come sooner."""
 VICTIMS = ("bridge", "bridge", "connector", "connector", "clickhouse", "clickhouse", "worker")
 
@@ -33,4 +33,4 @@ def _let_run(world: World) -> None:
         world.wait_flowing()
         world.let_run(world.chance.uniform(0, 0.3))
     else:
-        world.let_run(world.chance.uniform(0.1, 0.5))
+        world.let_run(world.chance.uniform(0.05, 0.4))

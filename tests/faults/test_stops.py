@@ -7,6 +7,7 @@ import pytest
 from tests.bridges import build_bridge
 from tests.faults.conftest import Worlds
 from tests.faults.processes import Child
+from tests.faults.world import bridge_is_ready
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -38,6 +39,7 @@ def test_a_bridge_that_wakes_after_its_lease_was_taken_writes_nothing(worlds: Wo
         directory.mkdir()
         second = build_bridge(world.settings, directory, **options)
         world.children["second"] = Child("second", ["bridge"], second.environment, directory / "bridge.log")
+        world.wait_for(lambda: bridge_is_ready(second.port), "the second bridge being ready")
         ports = {"bridge": world.dialled.target_port, "second": second.port}
         active, waiting = "bridge", "second"
         for _ in range(HANDOVERS):

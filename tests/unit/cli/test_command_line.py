@@ -25,7 +25,7 @@ def certificate(**changes: object) -> Certificate:
         "first_seq": 1,
         "last_seq": 10,
         "quarantined": 0,
-        "dropped_seq": 0,
+        "dropped": 0,
         "uncertified": 0,
         "green": True,
         "problems": [],
@@ -96,4 +96,4 @@ def test_nothing_stored_is_said_instead_of_proved() -> None:
 
 
 def test_all_green_says_how_many_ticks() -> None:
-    assert list(verify.describe([certificate(), certificate(epoch=2)]))[-1].startswith("GREEN: all 2")
+    assert list(verify.describe([certificate(), certificate(epoch=2)]))[-1].startswith("GREEN: 20 ticks")
