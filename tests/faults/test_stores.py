@@ -26,8 +26,14 @@ async def _latest(settings: Settings) -> set[str]:
 
 
 async def _flush(settings: Settings) -> None:
-    async with open_hub(settings, {"redis"}, patience_s=PATIENCE_S) as hub:
-        await hub["redis"].redis.flushall()
+    async with open_hub(settings, {"redis"}, patience_s=PATIENCE_S) as hub, asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                await hub["redis"].ask(hub["redis"].redis.flushall())
+            except Unavailable:  # killed a moment ago: still loading what it had
+                await asyncio.sleep(0.05)
+            else:
+                return
 
 
 def _quotes_are_back(world: World) -> Callable[[], bool]:
