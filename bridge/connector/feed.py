@@ -30,6 +30,8 @@ ABSENCE_POLLS: Final = 20
 """A symbol that was not read for so many poll intervals (and ABSENCE_S_MIN) has been absent."""
 LATE_CHECK_S: Final = 60.0
 DAY_S: Final = 86_400
+SERVER_AHEAD_MS_MAX: Final = 15 * 3_600_000
+"""No trade server's clock is further ahead of UTC (the largest offset is 14 h)."""
 REFUSAL_LOG_S: Final = 30.0
 
 Say = Callable[[NoticeCode, str, str], None]
@@ -45,6 +47,7 @@ class Reader:
     checked_at_s: float = 0.0
     refused_at_s: float = float("-inf")
     oldest_ms: int = -1
+    holds_back: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +124,7 @@ class Feed:
             if not self._is_loaded(reader, answers[symbol]):
                 continue
             reader.behind |= now_s - reader.read_at_s > self._absence_s
-            steps[symbol] = reader.cursor.read(answers[symbol])
+            steps[symbol] = reader.cursor.read(self._believable(reader, answers[symbol], captured_at_ms))
         await self._store(steps, captured_at_ms)
         offset_s = self.offset.offset_s
         for symbol, step in steps.items():
@@ -131,13 +134,32 @@ class Feed:
         again = tuple(symbol for symbol, step in steps.items() if step.again)
         return Round(rows=sum(len(step.rows) for step in steps.values()), again=again, refused=len(refused))
 
+    def _believable(self, reader: Reader, ticks: Ticks, now_ms: int) -> Ticks:
+        """Hold back ticks from a time no trade server can have yet, until it has.
+
+        One of them would carry the cursor into the future, and all that follows would look like the past.
+        """
+        if self._replays:
+            return ticks
+        ahead = ticks["time_msc"] > now_ms + SERVER_AHEAD_MS_MAX
+        if not ahead.any():
+            reader.holds_back = False
+            return ticks
+        if not reader.holds_back:
+            reader.holds_back = True
+            log.error(
+                "feed.ticks_from_the_future", ticks=int(ahead.sum()), newest_ms=int(ticks["time_msc"].max())
+            )
+        return ticks[~ahead]
+
     async def check_late(self) -> None:
         """Compare the last minutes of symbols whose turn it is with what was delivered; store what came late.
 
         Raises: as `round`.
         """
         now_s = asyncio.get_running_loop().time()
-        for symbol, reader in self._readers.items():
+        # The longest unchecked first, or with many symbols the last ones would never have their turn.
+        for symbol, reader in sorted(self._readers.items(), key=lambda item: item[1].checked_at_s):
             if reader.behind or now_s - reader.checked_at_s < LATE_CHECK_S:
                 continue
             from_ms, to_ms = reader.cursor.recent.window()

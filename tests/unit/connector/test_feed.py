@@ -133,3 +133,14 @@ async def test_late_ticks_of_the_last_minutes_are_found_delivered_and_told(parts
     late = np.concatenate([batch.rows for batch in spool.batches[before:]])
     assert late["time_msc"].tolist() == [BASE + 4_000]
     assert said == [(NoticeCode.HISTORY_REVISED, "A")]
+
+
+async def test_a_tick_from_the_future_does_not_end_its_symbol(parts):
+    feed, terminal, spool, _ = parts
+    await feed.round(("A",))
+    terminal.history["A"] = ticks([BASE, BASE + 100, BASE + 200, 4_000_000_000_000])
+    await feed.round(("A",))
+    terminal.history["A"] = ticks([BASE, BASE + 100, BASE + 200, BASE + 300, 4_000_000_000_000])
+    await feed.round(("A",))
+    stored = [int(at) for batch in spool.batches for at in batch.rows["time_msc"]]
+    assert stored == [BASE, BASE + 100, BASE + 200, BASE + 300]
