@@ -36,6 +36,11 @@ class Wire(WSListener):
         self._on_nack = on_nack
         self._transport: WSTransport | None = None
 
+    @property
+    def opened(self) -> bool:
+        """Whether the connection has ever stood."""
+        return self._transport is not None
+
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
 

@@ -126,6 +126,9 @@ class Link:
             max_frame_size=FRAME_BYTES_MAX,
             ssl_context=self._context,
         )
+        if not session.wire.opened:
+            # The library returns as if all were well when the peer hangs up before the handshake.
+            raise Unavailable("the bridge hung up before the handshake", code="BRIDGE_UNAVAILABLE")
         return session
 
     def _hello(self) -> Hello:

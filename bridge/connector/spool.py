@@ -125,7 +125,8 @@ class Spool:
                 batch = msgspec.structs.replace(unnumbered, first_seq=seq)
                 frame = encode_batch(batch)
                 sizes[seq] = len(frame)
-                if self._bytes + sum(sizes.values()) > self._bytes_max:
+                # An empty spool takes a round of any size: one larger than the limit could never be stored otherwise.
+                if self._bytes and self._bytes + sum(sizes.values()) > self._bytes_max:
                     raise SpoolFull(
                         f"the spool holds {self._bytes:,} bytes, its limit is {self._bytes_max:,}"
                     )

@@ -64,11 +64,6 @@ def test_replies_lost_after_the_insert_double_nothing(worlds: Worlds) -> None:
         world.assert_whole()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="picows returns from ws_connect when the peer hangs up before the handshake; the connector then waits for"
-    " a RESUME for 60 s",
-)
 def test_a_peer_that_resets_who_dials_is_dialled_again_soon(worlds: Worlds) -> None:
     with worlds.running(proxied_bridge=True) as world:
         assert world.dialled is not None
