@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -160,15 +162,19 @@ async def bring_forward(settings: Settings) -> None:
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """The session's engines."""
-    root = tmp_path_factory.mktemp("house")
-    # As root PostgreSQL runs as another user, who must be able to get there.
-    for directory in (root, *root.parents[:3]):
-        if os.getuid() == 0 and directory.stat().st_mode & 0o001 == 0:
-            directory.chmod(0o711)
-    with running_house(root) as house:
-        yield house
+def house() -> Iterator[House]:
+    """The session's engines, in a directory of their own.
+
+    As root PostgreSQL runs as another user, who must be able to get there; below pytest's own directory the next
+    pytest that starts would shut the way to it.
+    """
+    root = Path(tempfile.mkdtemp(prefix="tickgate-test-"))
+    root.chmod(0o711)
+    try:
+        with running_house(root) as house:
+            yield house
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture
