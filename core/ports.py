@@ -301,13 +301,6 @@ class JobRunner(Protocol):
         """
 
 
-class Pings(Protocol):
-    """Anything a health check can ask whether it is there."""
-
-    async def ping(self) -> None:
-        """Return when it answers. Raises: Unavailable."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaStep:
     """One numbered step of a store's schema. checksum: SHA-256 of its text, so that an edited step is noticed."""

@@ -42,7 +42,6 @@ REQUIRED_TABLE_SETTINGS: Final = (
     "old_parts_lifetime = 480",
     "non_replicated_deduplication_window = 0",
 )
-_MS_PER_DAY: Final = 86_400_000
 
 
 class ClickHouseTickStore:
