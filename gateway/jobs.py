@@ -6,7 +6,9 @@ import msgspec
 from starlette.responses import Response
 
 from core.errors.exceptions import Conflict, NotFound
-from core.messages.jobs import JobState, JobStatus, Message, raised_from
+from core.messages.jobs import JOBS, JobState, JobStatus, Message, raised_from
+from core.model.principals import Scope
+from gateway.authentication import require_scope
 from gateway.market import POLL_AFTER_S, written
 from gateway.parameters import parse
 from gateway.routing import Call
@@ -57,7 +59,10 @@ async def _job(call: Call) -> JobState:
     job_id = call.request.path_params["id"]
     if len(job_id) > JOB_ID_LENGTH_MAX or not job_id.isascii() or not job_id.isprintable():
         raise NotFound("there is no such job", code="JOB_NOT_FOUND")
-    return await call.services.queue.state(job_id, tenant=call.caller.tenant)
+    job = await call.services.queue.state(job_id, tenant=call.caller.tenant)
+    # A job's answer is worth what its function is worth.
+    require_scope(call.caller, JOBS[job.function].scope if job.function in JOBS else Scope.DEAD_LETTERS_READ)
+    return job
 
 
 def _ended(job: JobState) -> bool:

@@ -21,11 +21,12 @@ from joserfc.jwk import OKPKey
 from core.adapters.clickhouse.client import connect
 from core.infrastructure.config_manager import write_settings_file
 from core.infrastructure.provisioning import NewClient, NewSource, provision
+from core.model.principals import Scope
 from core.settings import AuthSettings, GatewaySettings, Secret, Settings, WorkerSettings
 from tests.engines import House, bring_forward, free_port, wait_for
 
 SECRET = "0123456789abcdef0123456789abcdef"
-SCOPES = ("market:read",)
+SCOPES = tuple(Scope)
 DAY_MS = 20_000 * 86_400_000
 """A day long enough ago not to move."""
 

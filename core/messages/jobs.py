@@ -21,6 +21,7 @@ from core.errors.exceptions import (
     Unavailable,
     UnknownOutcome,
 )
+from core.model.principals import Scope
 
 TICKS_MAX: Final = 50_000
 BARS_MAX: Final = 10_000
@@ -205,11 +206,15 @@ class JobState(Message, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobKind:
-    """A function that can be asked for. queue: who carries it, see workers/queues.py."""
+    """A function that can be asked for. queue: who carries it, see workers/queues.py.
+
+    scope: what one must be allowed to ask it, and to be told its answer later.
+    """
 
     function: str
     queue: str
     request: type[Message]
+    scope: Scope
 
 
 def _table(*kinds: JobKind) -> dict[str, JobKind]:
@@ -217,12 +222,14 @@ def _table(*kinds: JobKind) -> dict[str, JobKind]:
 
 
 JOBS: Final = _table(
-    JobKind(function="market.symbols", queue="database", request=SymbolQuery),
-    JobKind(function="market.quotes", queue="database", request=QuoteQuery),
-    JobKind(function="market.ticks", queue="database", request=TickQuery),
-    JobKind(function="market.bars", queue="database", request=BarQuery),
-    JobKind(function="market.quarantine", queue="database", request=QuarantineQuery),
-    JobKind(function="market.completeness", queue="database", request=CompletenessQuery),
+    JobKind(function="market.symbols", queue="database", request=SymbolQuery, scope=Scope.MARKET_READ),
+    JobKind(function="market.quotes", queue="database", request=QuoteQuery, scope=Scope.MARKET_READ),
+    JobKind(function="market.ticks", queue="database", request=TickQuery, scope=Scope.MARKET_READ),
+    JobKind(function="market.bars", queue="database", request=BarQuery, scope=Scope.MARKET_READ),
+    JobKind(function="market.quarantine", queue="database", request=QuarantineQuery, scope=Scope.MARKET_READ),
+    JobKind(
+        function="market.completeness", queue="database", request=CompletenessQuery, scope=Scope.MARKET_READ
+    ),
 )
 
 _ERRORS: Final[dict[Category, type[TickgateError]]] = {

@@ -1,13 +1,42 @@
-"""Who is asking, once that has been established."""
+"""Who is asking, once that has been established, and what they may be allowed."""
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class PrincipalKind(StrEnum):
+    """What sort of caller it is. USER: a human, known to an external OpenID provider."""
+
+    USER = "user"
+    CLIENT = "client"
+    CONNECTOR = "connector"
+    SERVICE = "service"
+
+
+class Scope(StrEnum):
+    """What a token or key may allow. Every route names one, see the gateway's route catalogue."""
+
+    MARKET_READ = "market:read"
+    JOBS_READ = "jobs:read"
+    JOBS_WRITE = "jobs:write"
+    DEAD_LETTERS_READ = "dead-letters:read"
+    DEAD_LETTERS_WRITE = "dead-letters:write"
+    QUEUES_READ = "queues:read"
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """An authenticated caller. expires_at_s: UTC epoch seconds after which this is no longer true."""
+    """An authenticated caller.
+
+    subject: unique within its kind. credential: the token's or key's id, by which it can be revoked.
+    expires_at_s: UTC epoch seconds after which this is no longer true.
+    """
 
     subject: str
     tenant: str
     scopes: frozenset[str]
     expires_at_s: int
+    kind: PrincipalKind = PrincipalKind.CLIENT
+    credential: str = ""

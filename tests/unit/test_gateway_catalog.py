@@ -8,9 +8,10 @@ import pytest
 from core.errors.categories import Category
 from core.errors.exceptions import Defect
 from core.messages.jobs import JOBS, ErrorReport
+from core.model.principals import Scope
 from gateway.catalog import ENDPOINTS, routes
 from gateway.problems import problem
-from gateway.routing import Access, Endpoint, Scope
+from gateway.routing import Access, Endpoint
 from workers.market import MarketReads
 from workers.queues import QUEUES
 

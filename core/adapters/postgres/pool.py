@@ -9,6 +9,7 @@ import asyncpg
 
 from core.errors.exceptions import Defect, Misconfigured, Unavailable
 from core.settings import Settings
+from core.telemetry import tracing
 
 CONNECTION_ERRORS = (
     OSError,
@@ -52,6 +53,23 @@ class Postgres:
             raise Unavailable(
                 "the ledger cannot do it now", code="LEDGER_UNAVAILABLE", detail=repr(e)[:300]
             ) from e
+
+    @asynccontextmanager
+    async def of_tenant(self, tenant: str) -> AsyncIterator[asyncpg.Connection]:
+        """Borrow a connection inside a transaction that sees and writes this tenant's rows only.
+
+        Row-level security sees to it whatever the SQL says. Raises as `acquire` does.
+        """
+        trace = tracing.CURRENT.get()
+        application = f"tickgate {trace.trace_id}" if trace else "tickgate"
+        async with self.acquire() as connection, connection.transaction():
+            await connection.execute(
+                "select set_config('role', 'tickgate_tenant', true), set_config('tickgate.tenant', $1, true),"
+                " set_config('application_name', $2, true)",
+                tenant,
+                application,
+            )
+            yield connection
 
     async def ping(self) -> None:
         async with self.acquire() as connection:

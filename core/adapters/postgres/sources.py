@@ -48,7 +48,7 @@ class PostgresSources:
             )
 
     async def sources_of(self, tenant: str) -> Sequence[str]:
-        async with self._postgres.acquire() as connection:
+        async with self._postgres.of_tenant(tenant) as connection:
             rows = await connection.fetch("select name from sources where tenant = $1 order by name", tenant)
         return [row["name"] for row in rows]
 

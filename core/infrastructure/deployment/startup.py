@@ -23,6 +23,7 @@ from core.infrastructure.deployment.wish import Wish, programs_of, remember, ter
 from core.infrastructure.import_manager import resolve
 from core.infrastructure.migrator import STORES, migrate, steps
 from core.infrastructure.provisioning import NewClient, NewSource, provision
+from core.model.principals import Scope
 from core.settings import Secret, Settings
 
 HEALTHY_TIMEOUT_S: Final = 60.0
@@ -32,7 +33,7 @@ STARTS_MAX: Final = 4
 TAIL_LINES: Final = 20
 SUPERVISOR_TIMEOUT_S: Final = 15.0
 DEMO_TENANT: Final = "demo"
-DEMO_SCOPES: Final = ("market:read",)
+DEMO_SCOPES: Final = tuple(Scope)
 
 
 class Progress(Protocol):

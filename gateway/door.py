@@ -1,0 +1,34 @@
+"""A route's door: authenticate, authorise, bound the body and the time, then call the handler."""
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from core.errors.exceptions import Unavailable
+from gateway.authentication import authenticate, authorise
+from gateway.bodies import read_body
+from gateway.routing import Call, Endpoint, Services
+
+
+class Door:
+    """The ASGI application of one endpoint."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self.endpoint
+        scope["state"]["route"] = endpoint.path
+        request = Request(scope, receive)
+        services: Services = scope["app"].state.services
+        try:
+            async with asyncio.timeout(endpoint.deadline_s):
+                principal = await authenticate(endpoint.access, request, services)
+                authorise(endpoint.access, principal)
+                body = await read_body(request, endpoint.body_bytes_max)
+                call = Call(request=request, body=body, principal=principal, services=services)
+                response = await endpoint.handler(call)
+        except TimeoutError as e:
+            raise Unavailable("the answer was not ready in time", code="DEADLINE_EXCEEDED") from e
+        await response(scope, receive, send)
