@@ -228,6 +228,23 @@ class Identity(Protocol):
         """Return the client, or None. Raises: Unavailable."""
 
 
+class Revocations(Protocol):
+    """Credentials that are no longer good. Every process knows them all by heart and is told of new ones at once."""
+
+    def is_revoked(self, *credentials: str, issued_at_s: float) -> bool:
+        """Tell whether any of `credentials` was revoked after it was issued; costs no round trip.
+
+        credentials: `token:<jti>`, `key:<id>`, `client:<client id>`.
+        Raises: Unavailable (code REVOCATIONS_STALE): what we know is too old to let anybody in.
+        """
+
+    async def revoke(self, credential: str, expires_at_s: float) -> None:
+        """Revoke what was issued under this name until now. expires_at_s: when it would have ended by itself.
+
+        Raises: Unavailable.
+        """
+
+
 class TokenVerifier(Protocol):
     """Turns a bearer token into who it speaks for."""
 
@@ -279,10 +296,15 @@ class QueueLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFunction:
-    """A job function as arq knows it: `run(ctx, request, *, tenant, ...)`, request as plain decoded msgpack."""
+    """A job function as arq knows it: `run(ctx, request, *, tenant, ...)`, request as plain decoded msgpack.
+
+    timeout_s, tries: its own, where they differ from its queue's.
+    """
 
     name: str
     run: Callable[..., Awaitable[Any]]
+    timeout_s: float | None = None
+    tries: int | None = None
 
 
 class JobRunner(Protocol):

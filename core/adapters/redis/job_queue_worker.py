@@ -358,7 +358,12 @@ class RedisJobRunner:
 
 def arq_function(function: JobFunction) -> Function:
     """Return it as arq's own worker takes it."""
-    return func(function.run, name=function.name)  # type: ignore[arg-type]
+    return func(
+        function.run,  # type: ignore[arg-type]
+        name=function.name,
+        timeout=function.timeout_s,
+        max_tries=function.tries,
+    )
 
 
 def _keys(job_id: str) -> tuple[str, str, str]:
