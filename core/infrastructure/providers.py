@@ -35,6 +35,12 @@ PROVIDERS: Final = _table(
         opens="core.adapters.postgres.identity:open_identity",
         requires=frozenset({"postgres"}),
     ),
+    Provider(
+        name="revocations",
+        opens="core.adapters.postgres.revocations:open_revocations",
+        requires=frozenset({"postgres"}),
+        pinged=True,
+    ),
     Provider(name="access_tokens", opens="core.adapters.jose.access_tokens:open_access_tokens"),
     Provider(
         name="tick_store",

@@ -1,14 +1,14 @@
 """Connect to PostgreSQL with bounds on everything, and turn its errors into ours."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
 
 from core.errors.exceptions import Defect, Misconfigured, Unavailable
-from core.settings import Settings
+from core.settings import PostgresSettings, Settings
 from core.telemetry import tracing
 
 CONNECTION_ERRORS = (
@@ -84,24 +84,12 @@ async def open_pool(settings: Settings, _services: Mapping[str, Any]) -> AsyncIt
         Unavailable: nobody answers yet. Misconfigured: wrong password or no such database.
     """
     postgres = settings.postgres
-    try:
+    with _translated():
         pool = await asyncpg.create_pool(
-            host=postgres.host,
-            port=postgres.port,
-            user=postgres.user,
-            password=postgres.password.reveal(),
-            database=postgres.database,
-            ssl="verify-full" if postgres.secure else False,
+            **_connection_arguments(postgres, "tickgate"),
             min_size=1,
             max_size=postgres.connections_max,
-            timeout=postgres.connect_timeout_s,
-            command_timeout=postgres.command_timeout_s,
-            server_settings={"application_name": "tickgate"},
         )
-    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as e:
-        raise Misconfigured("PostgreSQL refuses our user or password", code="LEDGER_AUTH") from e
-    except (asyncpg.InvalidCatalogNameError, *CONNECTION_ERRORS) as e:
-        raise Unavailable("the ledger does not answer", code="LEDGER_UNAVAILABLE", detail=repr(e)) from e
     try:
         yield Postgres(pool, postgres.acquire_timeout_s)
     finally:
@@ -110,3 +98,33 @@ async def open_pool(settings: Settings, _services: Mapping[str, Any]) -> AsyncIt
                 await pool.close()
         except TimeoutError:
             pool.terminate()
+
+
+async def connect(postgres: PostgresSettings, application_name: str) -> asyncpg.Connection:
+    """Open a connection of one's own, outside the pool. Raises as `open_pool` does."""
+    with _translated():
+        return await asyncpg.connect(**_connection_arguments(postgres, application_name))
+
+
+def _connection_arguments(postgres: PostgresSettings, application_name: str) -> dict[str, Any]:
+    return {
+        "host": postgres.host,
+        "port": postgres.port,
+        "user": postgres.user,
+        "password": postgres.password.reveal(),
+        "database": postgres.database,
+        "ssl": "verify-full" if postgres.secure else False,
+        "timeout": postgres.connect_timeout_s,
+        "command_timeout": postgres.command_timeout_s,
+        "server_settings": {"application_name": application_name},
+    }
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as e:
+        raise Misconfigured("PostgreSQL refuses our user or password", code="LEDGER_AUTH") from e
+    except (asyncpg.InvalidCatalogNameError, *CONNECTION_ERRORS) as e:
+        raise Unavailable("the ledger does not answer", code="LEDGER_UNAVAILABLE", detail=repr(e)) from e
