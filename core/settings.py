@@ -83,7 +83,10 @@ class AuthSettings(Section, frozen=True):
 
 
 class GatewaySettings(Section, frozen=True):
-    """answer_timeout_ms: how long a read may keep its caller waiting before it becomes 202 and a job to poll."""
+    """answer_timeout_ms: how long a read may keep its caller waiting before it becomes 202 and a job to poll.
+
+    docs: whether anybody may read the API's documentation at /docs; otherwise /openapi.json asks for a token.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 8000
@@ -93,6 +96,7 @@ class GatewaySettings(Section, frozen=True):
     body_bytes_max: Positive = 64 * 1024
     answer_timeout_ms: Positive = 5_000
     metrics_token: Secret = Secret()
+    docs: bool = False
 
 
 class BridgeSettings(Section, frozen=True):

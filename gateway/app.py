@@ -1,5 +1,6 @@
 """The gateway's ASGI application: routes of the catalogue behind one envelope, services of one hub."""
 
+import functools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
@@ -18,7 +19,8 @@ from core.infrastructure.process import die_with_parent
 from core.settings import Settings
 from core.telemetry import metrics
 from core.telemetry.logs import configure_logging
-from gateway.catalog import routes
+from gateway import openapi
+from gateway.catalog import ENDPOINTS, routes
 from gateway.envelope import Envelope
 from gateway.problems import http_problem
 from gateway.routing import Services
@@ -63,12 +65,16 @@ def build_app(settings: Settings) -> Starlette:
             log.info("gateway.serving")
             yield
 
-    return Starlette(
+    app = Starlette(
         routes=routes(),
         middleware=[Middleware(Envelope)],
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,
     )
+    app.state.endpoints = ENDPOINTS
+    # Made when it is first asked for: most processes never are.
+    app.state.document = functools.cache(openapi.written)
+    return app
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

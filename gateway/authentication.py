@@ -21,7 +21,7 @@ async def authenticate(access: Access | Scope, request: Request, services: Servi
     Raises:
         Challenged: no credential, or one that is not valid. Forbidden: only for operators.
     """
-    if access is Access.PUBLIC:
+    if access is Access.PUBLIC or (access is Access.DOCUMENTED and services.settings.gateway.docs):
         return None
     if access is Access.OPERATOR:
         _require_operator(request, services.settings.gateway.metrics_token.reveal())

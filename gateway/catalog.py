@@ -3,32 +3,96 @@
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 from starlette.routing import Route
 
 from core.errors.exceptions import Defect
 from core.messages.jobs import (
+    CONTENT_FORMATS,
     BarQuery,
     CompletenessQuery,
+    Message,
     QuarantineQuery,
     QuoteQuery,
     SymbolQuery,
     TickQuery,
 )
 from core.model.principals import Scope
-from gateway import health, jobs, market, oauth
+from gateway import answers, docs, health, jobs, market, oauth
 from gateway.door import Door
-from gateway.routing import Access, Endpoint, RateClass
+from gateway.parameters import NoParameters
+from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
+from gateway.routing import Access, Content, Endpoint, Handler, RateClass
 
 TOKEN_BODY_BYTES_MAX: Final = 8 * 1024
 MARKET_DEADLINE_S: Final = market.WAIT_S_MAX + 5.0
+TEXT: Final = "text/plain"
+FILES: Final = tuple(CONTENT_FORMATS)
+"""The media types of a market answer, JSON first."""
+
+
+def _missing(what: str) -> Content:
+    return Content(description=what, schema=answers.Problem, types=(PROBLEM_TYPE,))
+
+
+def _market(name: str, handler: Handler, query: type[Message], page: Content) -> Endpoint:
+    return Endpoint(
+        method="GET",
+        path=f"/v1/{name}",
+        handler=handler,
+        access=Scope.MARKET_READ,
+        rate=RateClass.READ,
+        query=query,
+        deadline_s=MARKET_DEADLINE_S,
+        headers=("Prefer",),
+        answers={
+            200: page,
+            202: Content(
+                description="It takes longer than the caller waits; the answer will be at Location.",
+                schema=answers.AcceptedJob,
+                headers=("Location", "Retry-After", "Preference-Applied"),
+            ),
+            404: _missing("The tenant has no such source."),
+        },
+    )
+
+
+def _page(schema: type[msgspec.Struct], types: tuple[str, ...] = ("application/json",)) -> Content:
+    return Content(
+        description=(schema.__doc__ or "").partition("\n")[0],
+        schema=schema,
+        types=types,
+        headers=("Link", "X-Next-Cursor", "Preference-Applied"),
+    )
+
 
 ENDPOINTS: Final = (
-    Endpoint(method="GET", path="/", handler=health.index, access=Access.PUBLIC, rate=RateClass.PUBLIC),
     Endpoint(
-        method="GET", path="/livez", handler=health.livez, access=Access.PUBLIC, rate=RateClass.UNLIMITED
+        method="GET",
+        path="/",
+        handler=health.index,
+        access=Access.PUBLIC,
+        rate=RateClass.PUBLIC,
+        answers={200: Content(description="Links.", schema=answers.Index)},
     ),
     Endpoint(
-        method="GET", path="/readyz", handler=health.readyz, access=Access.PUBLIC, rate=RateClass.PUBLIC
+        method="GET",
+        path="/livez",
+        handler=health.livez,
+        access=Access.PUBLIC,
+        rate=RateClass.UNLIMITED,
+        answers={200: Content(description="Alive.", types=(TEXT,))},
+    ),
+    Endpoint(
+        method="GET",
+        path="/readyz",
+        handler=health.readyz,
+        access=Access.PUBLIC,
+        rate=RateClass.PUBLIC,
+        answers={
+            200: Content(description="Ready.", schema=answers.Readiness),
+            503: Content(description="Not ready.", schema=answers.Readiness),
+        },
     ),
     Endpoint(
         method="GET",
@@ -36,6 +100,39 @@ ENDPOINTS: Final = (
         handler=health.measured,
         access=Access.OPERATOR,
         rate=RateClass.UNLIMITED,
+        answers={200: Content(description="Metrics.", types=(TEXT,))},
+    ),
+    Endpoint(
+        method="GET",
+        path="/openapi.json",
+        handler=docs.openapi,
+        access=Access.DOCUMENTED,
+        rate=RateClass.PUBLIC,
+        answers={200: Content(description="OpenAPI 3.1.")},
+    ),
+    Endpoint(
+        method="GET",
+        path="/docs",
+        handler=docs.page,
+        access=Access.PUBLIC,
+        rate=RateClass.PUBLIC,
+        answers={
+            200: Content(description="A page.", types=("text/html",)),
+            404: _missing("The documentation is turned off."),
+        },
+    ),
+    Endpoint(
+        method="GET",
+        path="/docs/{name}",
+        handler=docs.asset,
+        access=Access.PUBLIC,
+        rate=RateClass.PUBLIC,
+        answers={
+            200: Content(
+                description="A file.",
+                types=("text/css", "text/javascript", "image/png", "application/json"),
+            )
+        },
     ),
     Endpoint(
         method="POST",
@@ -43,29 +140,34 @@ ENDPOINTS: Final = (
         handler=oauth.token,
         access=Access.PUBLIC,
         rate=RateClass.TOKEN,
+        body=Content(
+            description="RFC 6749 section 4.4.2.", schema=answers.TokenRequest, types=(oauth.FORM_TYPE,)
+        ),
         body_bytes_max=TOKEN_BODY_BYTES_MAX,
+        answers={
+            200: Content(description="An access token.", schema=answers.AccessToken),
+            400: Content(description="Refused, and why.", schema=answers.OAuthError),
+            401: Content(
+                description="The client is not known, or its secret is another.",
+                schema=answers.OAuthError,
+                headers=("WWW-Authenticate",),
+            ),
+        },
     ),
-    *(
-        Endpoint(
-            method="GET",
-            path=f"/v1/{name}",
-            handler=handler,
-            access=Scope.MARKET_READ,
-            rate=RateClass.READ,
-            query=query,
-            deadline_s=MARKET_DEADLINE_S,
-        )
-        for name, handler, query in (
-            ("symbols", market.symbols, SymbolQuery),
-            ("quotes", market.quotes, QuoteQuery),
-            ("ticks", market.ticks, TickQuery),
-            ("bars", market.bars, BarQuery),
-            ("quarantine", market.quarantine, QuarantineQuery),
-            ("completeness", market.completeness, CompletenessQuery),
-        )
-    ),
+    _market("symbols", market.symbols, SymbolQuery, _page(answers.SymbolList)),
+    _market("quotes", market.quotes, QuoteQuery, _page(answers.QuoteList)),
+    _market("ticks", market.ticks, TickQuery, _page(answers.TickPage, FILES)),
+    _market("bars", market.bars, BarQuery, _page(answers.BarPage, FILES)),
+    _market("quarantine", market.quarantine, QuarantineQuery, _page(answers.QuarantinePage, FILES)),
+    _market("completeness", market.completeness, CompletenessQuery, _page(answers.CertificateList)),
     Endpoint(
-        method="GET", path="/v1/jobs/{id}", handler=jobs.state, access=Scope.JOBS_READ, rate=RateClass.READ
+        method="GET",
+        path="/v1/jobs/{id}",
+        handler=jobs.state,
+        access=Scope.JOBS_READ,
+        rate=RateClass.READ,
+        query=NoParameters,
+        answers={200: Content(description="The job.", schema=answers.Job, headers=("Retry-After",))},
     ),
     Endpoint(
         method="GET",
@@ -73,6 +175,15 @@ ENDPOINTS: Final = (
         handler=jobs.answer,
         access=Scope.JOBS_READ,
         rate=RateClass.READ,
+        query=NoParameters,
+        answers={
+            200: Content(
+                description="What the job answered; its shape is that of the route that asked.",
+                types=FILES,
+                headers=("Link", "X-Next-Cursor"),
+            ),
+            409: _missing("The job has not finished yet."),
+        },
     ),
 )
 

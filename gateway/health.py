@@ -1,10 +1,15 @@
 """Is the gateway alive, is it ready, what does it measure, and where is the documentation."""
 
+from importlib.metadata import version
+from typing import Final
+
 import msgspec
 from starlette.responses import Response
 
 from core.telemetry import metrics
 from gateway.routing import Call
+
+VERSION: Final = version("tickgate")
 
 
 async def livez(_call: Call) -> Response:
@@ -20,21 +25,14 @@ async def readyz(call: Call) -> Response:
 
 
 async def measured(_call: Call) -> Response:
+    """Answer every metric of this process in Prometheus' text format."""
     return Response(metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
-async def index(_call: Call) -> Response:
-    body = {
-        "name": "tickgate",
-        "token": "POST /oauth/token (grant_type=client_credentials, HTTP Basic)",
-        "market": [
-            "/v1/symbols",
-            "/v1/quotes",
-            "/v1/ticks",
-            "/v1/bars",
-            "/v1/quarantine",
-            "/v1/completeness",
-        ],
-        "documentation": "docs/ in the repository",
-    }
+async def index(call: Call) -> Response:
+    """Say where things are: every route whose path is whole."""
+    hidden = {"/", "/metrics", *(() if call.services.settings.gateway.docs else ("/docs",))}
+    paths = [endpoint.path for endpoint in call.request.app.state.endpoints]
+    links = {path.rpartition("/")[2]: path for path in paths if "{" not in path and path not in hidden}
+    body = {"name": "tickgate", "version": VERSION, "links": links}
     return Response(msgspec.json.encode(body), media_type="application/json")

@@ -6,19 +6,15 @@ import msgspec
 from starlette.responses import Response
 
 from core.errors.exceptions import Conflict, NotFound
-from core.messages.jobs import JOBS, JobState, JobStatus, Message, raised_from
+from core.messages.jobs import JOBS, JobState, JobStatus, raised_from
 from core.model.principals import Scope
 from gateway.authentication import require_scope
 from gateway.market import POLL_AFTER_S, written
-from gateway.parameters import parse
+from gateway.parameters import NoParameters, parse
 from gateway.routing import Call
 
 JOB_ID_LENGTH_MAX: Final = 64
 JSON_TYPE: Final = "application/json"
-
-
-class _NoParameters(Message, frozen=True, kw_only=True):
-    pass
 
 
 async def state(call: Call) -> Response:
@@ -55,7 +51,7 @@ async def answer(call: Call) -> Response:
 
 
 async def _job(call: Call) -> JobState:
-    parse(call.request, _NoParameters)
+    parse(call.request, NoParameters)
     job_id = call.request.path_params["id"]
     if len(job_id) > JOB_ID_LENGTH_MAX or not job_id.isascii() or not job_id.isprintable():
         raise NotFound("there is no such job", code="JOB_NOT_FOUND")

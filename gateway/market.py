@@ -28,26 +28,41 @@ _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,4})\s*(?:,|;|$)", re.I)  
 
 
 async def symbols(call: Call) -> Response:
+    """List symbols with their span and size."""
     return await _ask(call, "market.symbols", parse(call.request, SymbolQuery))
 
 
 async def quotes(call: Call) -> Response:
+    """Answer the newest quote of each symbol."""
     return await _ask(call, "market.quotes", parse(call.request, QuoteQuery))
 
 
 async def ticks(call: Call) -> Response:
+    """Answer one page of ticks.
+
+    In the order of (time_msc, source, epoch, seq).
+    """
     return await _ask(call, "market.ticks", parse(call.request, TickQuery))
 
 
 async def bars(call: Call) -> Response:
+    """Answer one page of bars.
+
+    Computed from the ticks on read, in the order of (time, source); a bar never mixes sources.
+    """
     return await _ask(call, "market.bars", parse(call.request, BarQuery))
 
 
 async def quarantine(call: Call) -> Response:
+    """Answer one page of rows that were stored apart, with their reasons."""
     return await _ask(call, "market.quarantine", parse(call.request, QuarantineQuery))
 
 
 async def completeness(call: Call) -> Response:
+    """Certify that every tick sent is stored exactly once.
+
+    One certificate for each source and epoch; the store is counted anew for every answer.
+    """
     return await _ask(call, "market.completeness", parse(call.request, CompletenessQuery))
 
 

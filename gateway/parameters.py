@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -16,8 +17,13 @@ Asked = TypeVar("Asked", bound=Message)
 EPOCH_DIGITS_MAX: Final = 18
 VALUE_LENGTH_MAX: Final = 8_192
 _EPOCH_MS: Final = re.compile(rf"-?[0-9]{{1,{EPOCH_DIGITS_MAX}}}")
-_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _UNIX_DAY: Final = date(1970, 1, 1)
+_YEAR_ZERO: Final = "0000"
+_GREGORIAN_CYCLE_YEARS: Final = "0400"
+_GREGORIAN_CYCLE: Final = timedelta(days=146_097)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 _FIELD: Final = re.compile(r"(.*?) - at `\$\.?([\w]*)", re.DOTALL)
 
 
@@ -29,16 +35,20 @@ def parse_time(text: str) -> int:
     head, tail = text[:19], text[19:].replace(" ", "+").upper()
     if not _RFC3339.fullmatch(head + tail):
         raise ValueError("a time is RFC 3339 with an offset, or epoch milliseconds")
+    if head.startswith(_YEAR_ZERO):
+        # RFC 3339 has a year 0, Python has not; the calendar repeats itself every 400 years.
+        return parse_time(_GREGORIAN_CYCLE_YEARS + head[4:] + tail) - _GREGORIAN_CYCLE // _MILLISECOND
     moment = datetime.fromisoformat(head + tail)
     return (moment - datetime.fromtimestamp(0, UTC)) // _MILLISECOND
-
-
-_MILLISECOND: Final = datetime(1970, 1, 1, 0, 0, 0, 1_000) - datetime(1970, 1, 1)  # noqa: DTZ001 - a span
 
 
 def parse_day(text: str) -> int:
     """Return days since 1970-01-01 of YYYY-MM-DD."""
     try:
+        if not _DAY.fullmatch(text):
+            raise ValueError(text)
+        if text.startswith(_YEAR_ZERO):
+            return parse_day(_GREGORIAN_CYCLE_YEARS + text[4:]) - _GREGORIAN_CYCLE.days
         return (date.fromisoformat(text) - _UNIX_DAY).days
     except ValueError as e:
         raise ValueError("a day is YYYY-MM-DD") from e
@@ -48,13 +58,75 @@ def _split(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
 
 
-_WIRE: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
-    # field of the message -> parameter, parser; all other fields go by their own name and type
-    "start_ms": ("from", parse_time),
-    "stop_ms": ("to", parse_time),
-    "day": ("day", parse_day),
-    "symbols": ("symbols", _split),
+class NoParameters(Message, frozen=True, kw_only=True):
+    """What a route is asked that takes no query parameters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """How one field of a query travels. schema: JSON Schema words that replace its type's own; name: where it differs
+    from the field's."""
+
+    description: str
+    parse: Callable[[str], Any] = str
+    name: str = ""
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    example: Any = None
+
+
+_TIME: Final[Mapping[str, Any]] = {
+    "anyOf": [
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "pattern": f"^{_EPOCH_MS.pattern}$"},
+    ],
 }
+
+WIRES: Final[Mapping[str, Wire]] = {
+    # The one table of what query parameters are called, how they are read, and what the document says of them.
+    "source": Wire(description="Only this feed; without it all feeds of the tenant.", example="demo"),
+    "symbol": Wire(description="The symbol as the terminal names it.", example="EURUSD"),
+    "symbols": Wire(
+        description="Symbols, separated by commas.",
+        parse=_split,
+        schema={"items": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[^,]*$"}},
+        example=["EURUSD", "USDJPY"],
+    ),
+    "start_ms": Wire(
+        name="from",
+        description="The first moment, inclusive: RFC 3339 with an offset, or epoch milliseconds.",
+        parse=parse_time,
+        schema=_TIME,
+        example="2024-10-04T00:00:00Z",
+    ),
+    "stop_ms": Wire(
+        name="to",
+        description="The last moment, inclusive: RFC 3339 with an offset, or epoch milliseconds.",
+        parse=parse_time,
+        schema=_TIME,
+        example="2024-10-04T23:59:59.999Z",
+    ),
+    "clock": Wire(description="Which clock `from` and `to` are on; rows without a known offset have no UTC."),
+    "cursor": Wire(description="`next_cursor` of the page before."),
+    "format": Wire(description="How the answer is written; without it the Accept header decides, else JSON."),
+    "limit": Wire(description="How many items one page may hold.", example=1_000),
+    "interval": Wire(description="The length of a bar."),
+    "price": Wire(
+        description="Which price makes the bar; `auto` is the bid where there is one, else the last."
+    ),
+    "day": Wire(
+        description="Only this day of the trade server's clock.",
+        parse=parse_day,
+        schema={"type": "string", "format": "date"},
+        example="2024-10-04",
+    ),
+}
+_UNLISTED: Final = Wire(description="")
+
+
+def wire_of(field_name: str) -> tuple[str, Wire]:
+    """Return the parameter a field travels as, and how; a field of no row goes by its own name and type."""
+    wire = WIRES.get(field_name, _UNLISTED)
+    return wire.name or field_name, wire
 
 
 def parse(request: Request, kind: type[Asked]) -> Asked:
@@ -66,10 +138,10 @@ def parse(request: Request, kind: type[Asked]) -> Asked:
     given = _once_each(request)
     fields: dict[str, Any] = {}
     for name in kind.__struct_fields__:
-        parameter, parser = _WIRE.get(name, (name, str))
+        parameter, wire = wire_of(name)
         if parameter in given:
             try:
-                fields[name] = parser(given.pop(parameter))
+                fields[name] = wire.parse(given.pop(parameter))
             except ValueError as e:
                 raise Unfit("INVALID_PARAMETER", {parameter: str(e)}) from e
     if given:
@@ -110,5 +182,5 @@ def _unfit(text: str) -> Unfit:
     return Unfit("INVALID_PARAMETER", {"query": text})
 
 
-def _parameter(field: str) -> str:
-    return _WIRE.get(field, (field, str))[0]
+def _parameter(field_name: str) -> str:
+    return wire_of(field_name)[0]

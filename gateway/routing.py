@@ -21,6 +21,7 @@ class Access(StrEnum):
     PUBLIC = "anyone"
     AUTHENTICATED = "any valid token"
     OPERATOR = "this machine, or the metrics token"
+    DOCUMENTED = "anyone while the documentation is on, else any valid token"
 
 
 class RateClass(StrEnum):
@@ -68,12 +69,14 @@ Handler = Callable[[Call], Awaitable[Response]]
 class Content:
     """What one status of an answer, or a request's body, looks like, for the OpenAPI document.
 
-    schema: a type msgspec knows, or None where the body is no JSON. types: its media types.
+    schema: of its JSON or its form; None where it has neither. types: its media types, without parameters.
+    headers: those it carries beyond the ones every answer has, rows of the OpenAPI module's table.
     """
 
     description: str
     schema: type[msgspec.Struct] | None = None
     types: tuple[str, ...] = ("application/json",)
+    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +84,9 @@ class Endpoint:
     """One row of the route catalogue. access: a scope, or why none is needed; there is no default on purpose.
 
     body_bytes_max: 0 refuses a body. deadline_s: the whole call's, until its answer begins. query: its parameters.
-    idempotent: whether it demands an Idempotency-Key. answers: its own statuses; the ones every route shares
-    are the OpenAPI module's. The first line of the handler's docstring is the route's summary.
+    idempotent: whether it demands an Idempotency-Key. headers: request headers it heeds beyond those every route does.
+    answers: its own statuses; the ones routes share are the OpenAPI module's. The first line of the handler's
+    docstring is the route's summary, the rest its description.
     """
 
     method: str
@@ -95,4 +99,5 @@ class Endpoint:
     body_bytes_max: int = 0
     deadline_s: float = 10.0
     idempotent: bool = False
+    headers: tuple[str, ...] = ()
     answers: Mapping[int, Content] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import click
 from core.cli.options import data_dir_option
 from core.cli.settings import deployed_settings
 from core.infrastructure.verification import certificates
-from core.market.completeness import Certificate
+from core.messages.certificates import Certificate
 
 EPOCH_DAY: Final = date(1970, 1, 1)
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from core.errors.exceptions import NotFound
 from core.infrastructure.central_hub import open_hub
-from core.market.completeness import Certificate, certify
+from core.market.completeness import certify
+from core.messages.certificates import Certificate
 from core.settings import Settings
 
 

@@ -10,43 +10,11 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Final
 
-import msgspec
-
+from core.messages.certificates import Certificate, DayCertificate
 from core.model.ticks import Tally
 from core.ports import Certifier, Dropped, EpochAudit, SourceRegistry
 
 CONCURRENT_TALLIES_MAX: Final = 4
-
-
-class DayCertificate(msgspec.Struct, frozen=True, kw_only=True):
-    """One symbol and day. `sent_*` is the connector's word, `stored_*` what the store found just now."""
-
-    symbol: str
-    day: str
-    last_seq: int
-    sent_rows: int
-    stored_rows: int
-    sent_checksum: str
-    stored_checksum: str
-    green: bool
-
-
-class Certificate(msgspec.Struct, frozen=True, kw_only=True):
-    """One (source, epoch). problems: sentences, empty when green. dropped: rows gone by the
-    retention policy. uncertified: rows that no tally speaks of yet."""
-
-    source: str
-    epoch: int
-    rows: int
-    distinct: int
-    first_seq: int
-    last_seq: int
-    quarantined: int
-    dropped: int
-    uncertified: int
-    green: bool
-    problems: list[str]
-    days: list[DayCertificate]
 
 
 async def certify(

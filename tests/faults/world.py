@@ -20,7 +20,8 @@ import numpy as np
 
 from core.errors.exceptions import Unavailable
 from core.infrastructure.central_hub import open_hub
-from core.market.completeness import Certificate, certify
+from core.market.completeness import certify
+from core.messages.certificates import Certificate
 from core.messages.jobs import Answer, SymbolQuery
 from core.settings import Settings
 from tests.bridges import SOURCE, TENANT, TOKEN, build_bridge, http_status

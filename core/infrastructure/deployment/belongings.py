@@ -78,6 +78,8 @@ def ensure_settings(layout: Layout, port_base: int) -> Tree:
         ("worker", "worker-database", "health_port"),
     ):
         tree[section] = {**old.get(section, {}), field: port_base + OFFSETS[process]}
+    # A machine's own house explains itself; a cluster's gateway has to be asked to.
+    tree["gateway"].setdefault("docs", True)
     if tree != old:
         write_settings_file(layout.settings_file, tree)
     return tree

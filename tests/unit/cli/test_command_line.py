@@ -11,7 +11,7 @@ import pytest
 from core.cli import main, verify
 from core.cli.terminal import table
 from core.errors.exceptions import Unavailable
-from core.market.completeness import Certificate
+from core.messages.certificates import Certificate
 
 HEAVY = ("asyncio", "asyncpg", "clickhouse_connect", "numpy", "psutil", "rich", "supervisor", "joserfc")
 

@@ -87,9 +87,11 @@ def test_the_written_settings_are_ones_the_config_manager_accepts(layout: Layout
 
 def test_what_a_user_added_to_the_settings_file_stays(layout: Layout) -> None:
     tree = belongings.ensure_settings(layout, 18_000)
-    tree["gateway"]["processes"] = 2
+    assert tree["gateway"]["docs"]
+    tree["gateway"] |= {"processes": 2, "docs": False}
     layout.settings_file.write_text(json.dumps(tree))
-    assert belongings.ensure_settings(layout, 19_000)["gateway"] == {"port": 19_000, "processes": 2}
+    kept = belongings.ensure_settings(layout, 19_000)["gateway"]
+    assert kept == {"port": 19_000, "processes": 2, "docs": False}
 
 
 def test_variables_that_would_override_the_deployment_are_left_out(

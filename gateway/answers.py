@@ -1,0 +1,230 @@
+"""What answers look like, for the OpenAPI document. Market bodies are written by the store and never pass through these
+types; a test holds every real answer against them.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from core.messages.certificates import Certificate
+from core.messages.jobs import ErrorReport, JobStatus
+
+EpochMs = Annotated[int, msgspec.Meta(description="UTC epoch milliseconds.")]
+ServerMs = Annotated[int, msgspec.Meta(description="Epoch milliseconds on the trade server's clock.")]
+UtcMs = Annotated[
+    int | None, msgspec.Meta(description="UTC epoch milliseconds, null where the offset is not known.")
+]
+NextCursor = Annotated[
+    str | None, msgspec.Meta(description="What to pass as `cursor` for the next page; null on the last.")
+]
+Price = Annotated[float, msgspec.Meta(description="Quote currency per unit, the exact double.")]
+Uint = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class ParameterProblem(msgspec.Struct, kw_only=True):
+    """One parameter that does not fit."""
+
+    parameter: str
+    problem: str
+
+
+class Problem(msgspec.Struct, kw_only=True):
+    """Problem details, RFC 9457. code is stable; fingerprint comes with defects of ours."""
+
+    type: Annotated[str, msgspec.Meta(pattern="^urn:tickgate:problem:[A-Z0-9_]+$")]
+    title: str
+    status: Annotated[int, msgspec.Meta(ge=400, le=599)]
+    code: Annotated[str, msgspec.Meta(pattern="^[A-Z0-9_]+$")]
+    detail: str
+    trace_id: str | None
+    fingerprint: str | msgspec.UnsetType = msgspec.UNSET
+    errors: list[ParameterProblem] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Tick(msgspec.Struct, kw_only=True):
+    """One tick as it was stored. (time_msc, source, epoch, seq) is its place in the order."""
+
+    symbol: str
+    source: str
+    time_msc: ServerMs
+    utc_ms: UtcMs
+    bid: Price
+    ask: Price
+    last: Price
+    volume: Uint
+    volume_real: float
+    flags: Uint
+    epoch: Uint
+    seq: Uint
+    backfill: bool
+
+
+class TickPage(msgspec.Struct, kw_only=True):
+    """A page of ticks."""
+
+    items: list[Tick]
+    next_cursor: NextCursor
+
+
+class Bar(msgspec.Struct, kw_only=True):
+    """One bar of one source. Spreads are null where no tick had both prices."""
+
+    symbol: str
+    source: str
+    time_ms: ServerMs
+    open: Price
+    high: Price
+    low: Price
+    close: Price
+    tick_volume: Uint
+    volume: float
+    spread_min: float | None
+    spread_avg: float | None
+
+
+class BarPage(msgspec.Struct, kw_only=True):
+    """A page of bars."""
+
+    items: list[Bar]
+    next_cursor: NextCursor
+
+
+Denormal = Literal["nan", "-nan", "inf", "-inf"]
+
+
+class QuarantinedRow(msgspec.Struct, kw_only=True):
+    """A row that was stored apart. What JSON has no number for is a text."""
+
+    symbol: str
+    source: str
+    reason: Literal["NOT_FINITE", "NEGATIVE", "CROSSED", "ABSURD_TIME", "TIME_MISMATCH", "NO_PRICE"]
+    time: int
+    time_msc: ServerMs
+    utc_ms: UtcMs
+    bid: float | Denormal
+    ask: float | Denormal
+    last: float | Denormal
+    volume: Uint
+    volume_real: float | Denormal
+    flags: Uint
+    epoch: Uint
+    seq: Uint
+    backfill: bool
+    captured_at_ms: EpochMs
+
+
+class QuarantinePage(msgspec.Struct, kw_only=True):
+    """A page of quarantined rows."""
+
+    items: list[QuarantinedRow]
+    next_cursor: NextCursor
+
+
+class Quote(msgspec.Struct, kw_only=True):
+    """The newest quote of one symbol of one source."""
+
+    symbol: str
+    source: str
+    time_msc: ServerMs
+    utc_ms: UtcMs
+    bid: Price
+    ask: Price
+    last: Price
+    volume: Uint
+    flags: Uint
+    epoch: Uint
+    seq: Uint
+
+
+class QuoteList(msgspec.Struct, kw_only=True):
+    """The newest quotes."""
+
+    items: list[Quote]
+    next_cursor: NextCursor
+
+
+class SymbolSpan(msgspec.Struct, kw_only=True):
+    """A symbol of one source, its span and size."""
+
+    symbol: str
+    source: str
+    first_time_msc: ServerMs
+    last_time_msc: ServerMs
+    ticks: Uint
+
+
+class SymbolList(msgspec.Struct, kw_only=True):
+    """Every symbol there is."""
+
+    items: list[SymbolSpan]
+    next_cursor: NextCursor
+
+
+class CertificateList(msgspec.Struct, kw_only=True):
+    """Completeness certificates."""
+
+    items: list[Certificate]
+    next_cursor: NextCursor
+
+
+class AcceptedJob(msgspec.Struct, kw_only=True):
+    """The answer will be at the address in Location."""
+
+    id: str
+    status: JobStatus
+
+
+class Job(msgspec.Struct, kw_only=True):
+    """Where a job stands. answer: a finished job's, where it is JSON; error: a failed job's."""
+
+    id: str
+    function: str
+    status: JobStatus
+    attempts: Uint
+    enqueued_at_ms: EpochMs
+    started_at_ms: EpochMs | None
+    finished_at_ms: EpochMs | None
+    error: ErrorReport | None
+    answer: Any
+    answer_url: str | None
+
+
+class TokenRequest(msgspec.Struct, kw_only=True):
+    """RFC 6749 section 4.4.2. client_id, client_secret: for clients that cannot use HTTP Basic."""
+
+    grant_type: Literal["client_credentials"]
+    scope: str | msgspec.UnsetType = msgspec.UNSET
+    client_id: str | msgspec.UnsetType = msgspec.UNSET
+    client_secret: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class AccessToken(msgspec.Struct, kw_only=True):
+    """RFC 6749 section 5.1."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, msgspec.Meta(description="Seconds.")]
+    scope: str
+
+
+class OAuthError(msgspec.Struct, kw_only=True):
+    """RFC 6749 section 5.2."""
+
+    error: str
+    error_description: str | msgspec.UnsetType = msgspec.UNSET
+    error_uri: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Readiness(msgspec.Struct, kw_only=True):
+    """problems: what is not there, by name."""
+
+    ready: bool
+    problems: dict[str, str]
+
+
+class Index(msgspec.Struct, kw_only=True):
+    """Where things are."""
+
+    name: str
+    version: str
+    links: dict[str, str]

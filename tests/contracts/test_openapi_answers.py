@@ -1,0 +1,150 @@
+"""Real answers are those the OpenAPI document promises, field by field: the store writes bodies that no type checks."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import jsonschema_rs
+import pytest
+
+from gateway import openapi
+from gateway.catalog import ENDPOINTS
+from gateway.routing import Endpoint
+from tests import gateways
+from tests.engines import House, wait_for
+from tests.gateways import DAY_MS, FrontDoor, tick
+
+ROWS = [
+    tick(1, DAY_MS + 1_000, 1.1, 1.2),
+    tick(2, DAY_MS + 2_000, 1.1, 1.3, utc_offset_s=None),
+    tick(3, DAY_MS + 61_000, 0.0, 0.0, last=1.5, volume=2**63, volume_real=0.5),
+    *(
+        tick(4 + number, DAY_MS + 62_000, value, 1.0, quarantine="NOT_FINITE")
+        for number, value in enumerate((float("nan"), float("inf"), float("-inf")))
+    ),
+    tick(7, DAY_MS + 63_000, 2.0, 1.0, quarantine="CROSSED"),
+]
+SPAN = "&limit=2"
+ASKED = {
+    # What makes a route answer with everything it has. A GET of JSON without path parameters needs a row here.
+    "/": "/",
+    "/readyz": "/readyz",
+    "/openapi.json": "/openapi.json",
+    "/v1/symbols": "/v1/symbols",
+    "/v1/quotes": "/v1/quotes?symbols=EURUSD",
+    "/v1/ticks": "/v1/ticks?symbol=EURUSD" + SPAN,
+    "/v1/bars": "/v1/bars?symbol=EURUSD",
+    "/v1/quarantine": "/v1/quarantine?symbol=EURUSD",
+    "/v1/completeness": "/v1/completeness",
+}
+DOCUMENT = openapi.document()
+
+
+@pytest.fixture(scope="module")
+def door(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontDoor]:
+    root = tmp_path_factory.mktemp("answers")
+    with gateways.running(gateways.build(root, house, redis_database=4), ROWS) as door:
+        yield door
+
+
+@pytest.fixture(scope="module")
+def http(door: FrontDoor) -> Iterator[httpx.Client]:
+    with door.signed_in() as http:
+        yield http
+
+
+def promised(path: str, status: int, kind: str = "application/json") -> dict[str, Any]:
+    """Return the schema of an answer, closed: a field more is a lie as well."""
+    answer = DOCUMENT["paths"][path]["get"]["responses"][str(status)]
+    schema = answer["content"][kind]["schema"]
+    components = {
+        name: {**one, "additionalProperties": False} if "properties" in one else one
+        for name, one in DOCUMENT["components"]["schemas"].items()
+    }
+    return {**schema, "components": {"schemas": components}}
+
+
+def hold(answer: httpx.Response, path: str) -> None:
+    kind = answer.headers["content-type"].partition(";")[0]
+    validator = jsonschema_rs.Draft202012Validator(promised(path, answer.status_code, kind))
+    assert [str(error) for error in validator.iter_errors(answer.json())] == []
+
+
+LISTED = [
+    endpoint
+    for endpoint in ENDPOINTS
+    if endpoint.method == "GET"
+    and "{" not in endpoint.path
+    and "application/json" in endpoint.answers[200].types
+    and endpoint.answers[200].schema is not None
+]
+
+
+@pytest.mark.parametrize("endpoint", LISTED, ids=lambda endpoint: endpoint.path)
+def test_an_answer_is_as_promised(http: httpx.Client, endpoint: Endpoint) -> None:
+    answer = http.get(ASKED[endpoint.path])
+    assert answer.status_code == 200, answer.text
+    hold(answer, endpoint.path)
+    assert answer.json().get("items") != [], "an empty list proves nothing"
+
+
+@pytest.mark.parametrize("form", ["csv", "arrow", "parquet"])
+@pytest.mark.parametrize("path", ["/v1/ticks", "/v1/bars", "/v1/quarantine"])
+def test_a_file_is_of_a_promised_type(http: httpx.Client, path: str, form: str) -> None:
+    answer = http.get(path, params={"symbol": "EURUSD", "format": form})
+    assert answer.status_code == 200
+    content = DOCUMENT["paths"][path]["get"]["responses"]["200"]["content"]
+    assert answer.headers["content-type"].partition(";")[0] in content
+
+
+def test_a_job_and_its_answer_are_as_promised(http: httpx.Client) -> None:
+    accepted = http.get("/v1/ticks?symbol=EURUSD", headers={"Prefer": "wait=0"})
+    assert accepted.status_code == 202
+    hold(accepted, "/v1/ticks")
+    location = accepted.headers["location"]
+    wait_for(lambda: http.get(location).json()["status"] == "finished", "the job being finished", 10)
+    hold(http.get(location), "/v1/jobs/{id}")
+    answer = http.get(f"{location}/answer")
+    assert (
+        answer.headers["content-type"]
+        in openapi.document()["paths"]["/v1/jobs/{id}/answer"]["get"]["responses"]["200"]["content"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "url", "status"),
+    [
+        ("/v1/ticks", "/v1/ticks", 400),
+        ("/v1/ticks", "/v1/ticks?symbol=A&source=rival", 404),
+        ("/v1/jobs/{id}", "/v1/jobs/none", 404),
+    ],
+)
+def test_a_refusal_is_as_promised(http: httpx.Client, path: str, url: str, status: int) -> None:
+    answer = http.get(url)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = {
+        "$ref": "#/components/schemas/Problem",
+        "components": {"schemas": DOCUMENT["components"]["schemas"]},
+    }
+    jsonschema_rs.Draft202012Validator(problem).validate(answer.json())
+
+
+def test_a_token_is_as_promised(door: FrontDoor) -> None:
+    with door.client() as http:
+        for secret, name in ((gateways.SECRET, "AccessToken"), ("wrong", "OAuthError")):
+            answer = http.post(
+                "/oauth/token", data={"grant_type": "client_credentials"}, auth=("demo", secret)
+            )
+            schema = DOCUMENT["components"]["schemas"][name]
+            jsonschema_rs.Draft202012Validator(schema).validate(answer.json())
+
+
+def test_the_document_is_for_nobody_without_a_token_and_the_page_not_at_all(
+    door: FrontDoor, http: httpx.Client
+) -> None:
+    with door.client() as stranger:
+        assert stranger.get("/openapi.json").status_code == 401
+        assert stranger.get("/docs").status_code == stranger.get("/docs/docs.js").status_code == 404
+        assert "docs" not in stranger.get("/").json()["links"]
+    assert http.get("/openapi.json").json() == DOCUMENT
