@@ -15,7 +15,7 @@ import uvloop
 from bridge.admission import Door
 from bridge.fanout import Fanout
 from bridge.leases import LeaseKeeper
-from bridge.server import Server, listen, tls_context, watch_readiness
+from bridge.server import Server, listen, tls, watch_readiness
 from bridge.sessions import Sessions
 from core.errors.exceptions import TickgateError
 from core.infrastructure.central_hub import Hub, open_hub
@@ -44,7 +44,7 @@ class SystemClock:
 
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    tls_context(settings.bridge)  # refuse a bad set-up before waiting for any store
+    tls(settings.bridge)  # refuse a bad set-up before waiting for any store
     stop = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)

@@ -5,7 +5,6 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Final
 
 import msgspec
@@ -24,6 +23,7 @@ from bridge.ingest import IngestConnection
 from bridge.sessions import Sessions
 from bridge.stream import StreamConnection
 from core.errors.exceptions import Misconfigured
+from core.infrastructure.exposure import is_loopback, require_tls, tls_context
 from core.messages import wire
 from core.ports import TokenVerifier
 from core.settings import BridgeSettings
@@ -79,11 +79,17 @@ class Server:
             return _json(HTTPStatus.OK, {"status": "pass"})
         if path == "/readyz":
             status = HTTPStatus.SERVICE_UNAVAILABLE if self.not_ready else HTTPStatus.OK
-            body = {"status": "fail", "reason": self.not_ready} if self.not_ready else {"status": "pass"}
-            return _json(status, body)
+            return _json(status, self._readiness())
         if path == "/metrics" and is_loopback(self._settings.host):
             return _plain(HTTPStatus.OK, metrics.render(), metrics.CONTENT_TYPE)
         return None
+
+    def _readiness(self) -> dict[str, str]:
+        if not self.not_ready:
+            return {"status": "pass"}
+        # Which store fails is for operators to read, not for whoever can reach the port.
+        reason = {"reason": self.not_ready} if is_loopback(self._settings.host) else {}
+        return {"status": "fail", **reason}
 
 
 def _json(status: HTTPStatus, body: dict[str, str]) -> WSUpgradeResponseWithListener:
@@ -97,37 +103,21 @@ def _plain(status: HTTPStatus, body: bytes, content_type: str) -> WSUpgradeRespo
     return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, body, headers), None)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether `host` can only be reached from this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def tls_context(settings: BridgeSettings) -> ssl.SSLContext | None:
-    """Return the TLS context, or None on loopback.
+def tls(settings: BridgeSettings) -> ssl.SSLContext | None:
+    """Return the TLS context, or None on loopback and behind a proxy that ends TLS.
 
     Raises:
         Misconfigured: the bridge would listen beyond this machine without TLS, or the files are no certificate.
     """
+    require_tls(
+        "bridge",
+        host=settings.host,
+        certificate_file=settings.tls_certificate_file,
+        behind_tls_proxy=settings.behind_tls_proxy,
+    )
     if not settings.tls_certificate_file:
-        if is_loopback(settings.host):
-            return None
-        raise Misconfigured(
-            f"the bridge does not listen on {settings.host} without TLS:"
-            " set TICKGATE_BRIDGE_TLS_CERTIFICATE_FILE and TICKGATE_BRIDGE_TLS_KEY_FILE",
-            code="TLS_REQUIRED",
-        )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_certificate_file, settings.tls_key_file or None)
-    except (OSError, ssl.SSLError) as e:
-        raise Misconfigured("the bridge's TLS certificate or key cannot be read", code="BAD_TLS") from e
-    return context
+        return None
+    return tls_context("bridge", settings.tls_certificate_file, settings.tls_key_file)
 
 
 @asynccontextmanager
@@ -137,7 +127,7 @@ async def listen(server: Server, settings: BridgeSettings) -> AsyncIterator[asyn
     Raises:
         Misconfigured: the port is taken, or TLS is missing where it is needed.
     """
-    context = tls_context(settings)
+    context = tls(settings)
     try:
         listening = await ws_create_server(
             server.accept,

@@ -3,7 +3,7 @@
 A field `host` of section `postgres` is the environment variable TICKGATE_POSTGRES_HOST. Times end in their unit.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -86,6 +86,9 @@ class GatewaySettings(Section, frozen=True):
     """answer_timeout_ms: how long a read may keep its caller waiting before it becomes 202 and a job to poll.
 
     docs: whether anybody may read the API's documentation at /docs; otherwise /openapi.json asks for a token.
+    behind_tls_proxy: only a proxy that ends TLS can reach us, so we may listen beyond loopback without it;
+    trusted_proxies: addresses and CIDRs whose `proxy_header` names the caller; cors_origins: web pages that may read
+    our answers; allowed_hosts: the names we answer to, none for any (on loopback without a proxy: this machine's).
     """
 
     host: str = "127.0.0.1"
@@ -93,6 +96,11 @@ class GatewaySettings(Section, frozen=True):
     processes: Positive = 1
     tls_certificate_file: str = ""
     tls_key_file: str = ""
+    behind_tls_proxy: bool = False
+    trusted_proxies: list[str] = []
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
+    cors_origins: list[str] = []
+    allowed_hosts: list[str] = []
     body_bytes_max: Positive = 64 * 1024
     answer_timeout_ms: Positive = 5_000
     metrics_token: Secret = Secret()
@@ -109,6 +117,7 @@ class BridgeSettings(Section, frozen=True):
     instance: str = ""
     tls_certificate_file: str = ""
     tls_key_file: str = ""
+    behind_tls_proxy: bool = False
     connections_max: Positive = 1_000
     hello_timeout_s: PositiveFloat = 5.0
     heartbeat_ms: Positive = 5_000
@@ -124,11 +133,15 @@ class BridgeSettings(Section, frozen=True):
 
 
 class WorkerSettings(Section, frozen=True):
-    """health ports of the seed's services: trading 8007, database 8008, chain 8009."""
+    """health ports of the seed's services: trading 8007, database 8008, chain 8009.
+
+    metrics_token: what a peer from beyond this machine needs to see measurements and reasons; without one nobody does.
+    """
 
     host: str = "127.0.0.1"
     health_port: Port = 8008
     instance: str = ""
+    metrics_token: Secret = Secret()
 
 
 class ConnectorSettings(Section, frozen=True):

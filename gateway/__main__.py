@@ -7,17 +7,24 @@ from typing import Any, Final
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
-from granian.http import HTTP1Settings
+from granian.http import HTTP1Settings, HTTP2Settings
 
 from core.errors.exceptions import TickgateError
 from core.infrastructure.config_manager import load_settings
 from core.infrastructure.process import die_with_parent
 from core.settings import GatewaySettings
 from core.telemetry.logs import configure_logging
+from gateway.perimeter import check_exposure, perimeter
 from gateway.signing import load_signer
 
 HEADER_TIMEOUT_MS: Final = 10_000
-"""Also how long an idle connection is kept."""
+"""For a request's head to be complete; also how long an idle connection is kept."""
+HEAD_BYTES_MAX: Final = 64 * 1024
+"""Of a request's line and headers, 100 of them at most; what was read at once before may come on top (hyper)."""
+STREAMS_MAX: Final = 64
+"""At once on one HTTP/2 connection. Floods of resets are the parser's to end: 20 not yet accepted are its limit."""
+PING_INTERVAL_MS: Final = 20_000
+"""After this a silent HTTP/2 connection is asked whether it lives; after as long again it is closed."""
 CONNECTIONS_MAX: Final = 4_096
 STOP_TIMEOUT_S: Final = 10
 LOGS_AS_OURS: Final[dict[str, Any]] = {
@@ -45,8 +52,15 @@ def serve(gateway: GatewaySettings) -> None:
         runtime_threads=1,
         runtime_mode=RuntimeModes.mt,
         loop=Loops.uvloop,
-        http=HTTPModes.auto,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
+        # In the clear HTTP/1.1 alone: what comes through a proxy that only passes bytes on must not change protocols.
+        http=HTTPModes.auto if secure else HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS, max_buffer_size=HEAD_BYTES_MAX),
+        http2_settings=HTTP2Settings(
+            keep_alive_interval=PING_INTERVAL_MS,
+            keep_alive_timeout=PING_INTERVAL_MS // 1_000,
+            max_concurrent_streams=STREAMS_MAX,
+            max_headers_size=HEAD_BYTES_MAX,
+        ),
         websockets=False,
         backlog=CONNECTIONS_MAX,
         respawn_failed_workers=True,
@@ -64,6 +78,8 @@ def main() -> int:
         configure_logging("gateway", settings.log_level)
         # What is set up wrongly stops us here, with a sentence, not in a worker that is respawned for ever.
         load_signer(settings.auth)
+        check_exposure(settings.gateway)
+        perimeter(settings.gateway)
         serve(settings.gateway)
     except TickgateError as e:
         logging.shutdown()

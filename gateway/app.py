@@ -8,7 +8,6 @@ from typing import Final
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,7 +20,7 @@ from core.telemetry import metrics
 from core.telemetry.logs import configure_logging
 from gateway import openapi
 from gateway.catalog import ENDPOINTS, routes
-from gateway.envelope import Envelope
+from gateway.perimeter import perimeter
 from gateway.problems import http_problem
 from gateway.routing import Services
 from gateway.signing import load_signer
@@ -47,7 +46,7 @@ def build_app(settings: Settings) -> Starlette:
     """Build the application; its services open when it starts.
 
     Raises:
-        Misconfigured: the signing key is missing. Defect: a route has no access decision.
+        Misconfigured: no signing key, or a setting of the perimeter is none. Defect: a route has no access decision.
     """
     signer = load_signer(settings.auth)
 
@@ -67,13 +66,15 @@ def build_app(settings: Settings) -> Starlette:
 
     app = Starlette(
         routes=routes(),
-        middleware=[Middleware(Envelope)],
+        middleware=perimeter(settings.gateway),
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,
     )
     app.state.endpoints = ENDPOINTS
     # Made when it is first asked for: most processes never are.
     app.state.document = functools.cache(openapi.written)
+    # It would send callers to whatever their Host header names.
+    app.router.redirect_slashes = False
     return app
 
 

@@ -63,12 +63,16 @@ def _bearer(request: Request) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _require_operator(request: Request, metrics_token: str) -> None:
+def is_operator(request: Request, metrics_token: str) -> bool:
+    """Whether the caller is on this machine, or bears the metrics token."""
     token = _bearer(request)
     if metrics_token and token and hmac.compare_digest(token.encode(), metrics_token.encode()):
-        return
+        return True
     # A proxy on this machine makes the whole world look local.
     proxied = any(name in request.headers for name in PROXY_HEADERS)
-    if request.client is not None and request.client.host in LOOPBACK and not proxied:
-        return
-    raise Forbidden("only for operators", code="OPERATORS_ONLY")
+    return request.client is not None and request.client.host in LOOPBACK and not proxied
+
+
+def _require_operator(request: Request, metrics_token: str) -> None:
+    if not is_operator(request, metrics_token):
+        raise Forbidden("only for operators", code="OPERATORS_ONLY")

@@ -19,9 +19,13 @@ SECURITY_HEADERS: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
     (b"cache-control", b"no-store"),
-    (b"strict-transport-security", b"max-age=31536000; includeSubDomains"),
+    # Otherwise the server would name itself and what it is built with.
+    (b"server", b"tickgate"),
 )
+TRANSPORT_SECURITY: Final = ((b"strict-transport-security", b"max-age=31536000; includeSubDomains"),)
+"""Only over TLS, ours or a trusted proxy's: over plain HTTP it must not be sent. Source: RFC 6797 section 7.2."""
 
 
 class Envelope:
@@ -37,7 +41,7 @@ class Envelope:
         started_s = time.perf_counter()
         trace = tracing.start(_header(scope, b"traceparent"))
         scope.setdefault("state", {})["route"] = UNMATCHED
-        sender = _Sender(send, trace)
+        sender = _Sender(send, trace, secure=scope.get("scheme") == "https")
         metrics.HTTP_IN_FLIGHT.inc()
         try:
             await self._answer(scope, receive, sender)
@@ -64,11 +68,12 @@ class _Sender:
 
     __slots__ = ("_headers", "_send", "status")
 
-    def __init__(self, send: Send, trace: tracing.Trace) -> None:
+    def __init__(self, send: Send, trace: tracing.Trace, *, secure: bool) -> None:
         self._send = send
         self.status = 0
         self._headers = (
             *SECURITY_HEADERS,
+            *(TRANSPORT_SECURITY if secure else ()),
             (b"traceresponse", trace.traceparent.encode()),
             (b"x-request-id", trace.trace_id.encode()),
         )

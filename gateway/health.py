@@ -7,6 +7,7 @@ import msgspec
 from starlette.responses import Response
 
 from core.telemetry import metrics
+from gateway.authentication import is_operator
 from gateway.routing import Call
 
 VERSION: Final = version("tickgate")
@@ -18,9 +19,10 @@ async def livez(_call: Call) -> Response:
 
 
 async def readyz(call: Call) -> Response:
-    """Answer 200 when a market read would be answered."""
+    """Answer 200 when a market read would be answered; only operators are told what is missing."""
     problems = await call.services.unhealthy()
-    body = msgspec.json.encode({"ready": not problems, "problems": problems})
+    told = is_operator(call.request, call.services.settings.gateway.metrics_token.reveal())
+    body = msgspec.json.encode({"ready": not problems, "problems": problems if told else {}})
     return Response(body, 503 if problems else 200, media_type="application/json")
 
 

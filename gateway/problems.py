@@ -37,10 +37,22 @@ STATUS_OF_CODE: Final[dict[str, int]] = {
     "BODY_TOO_LARGE": 413,
     "BODY_TOO_SLOW": 408,
     "BODY_ENCODED": 415,
+    "URI_TOO_LONG": 414,
+    "NOT_OUR_HOST": 421,
     "DEADLINE_EXCEEDED": 504,
     "JOB_TIMEOUT": 504,
 }
-UNREAD_BODY: Final = frozenset({"BODY_TOO_LARGE", "BODY_TOO_SLOW", "BODY_ENCODED"})
+UNREAD_BODY: Final = frozenset(
+    {
+        "BODY_TOO_LARGE",
+        "BODY_TOO_SLOW",
+        "BODY_BROKEN",
+        "BODY_ENCODED",
+        "BAD_FRAMING",
+        "BAD_HOST",
+        "NOT_OUR_HOST",
+    }
+)
 CODE_OF_STATUS: Final[dict[int, str]] = {404: "NO_SUCH_ROUTE", 405: "METHOD_NOT_ALLOWED"}
 
 

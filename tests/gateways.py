@@ -236,5 +236,17 @@ def running(door: FrontDoor, rows: list[dict[str, Any]]) -> Iterator[FrontDoor]:
         door.worker.stop()
 
 
+@contextmanager
+def gateway_alone(door: FrontDoor) -> Iterator[FrontDoor]:
+    """Run the gateway without a worker, for what never reaches one."""
+    asyncio.run(prepare(door.settings, []))
+    door.gateway.start()
+    try:
+        wait_for(door.alive, "the gateway being alive")
+        yield door
+    finally:
+        door.gateway.stop()
+
+
 def basic(client_id: str, secret: str) -> str:
     return "Basic " + base64.b64encode(f"{client_id}:{secret}".encode()).decode()

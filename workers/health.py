@@ -1,16 +1,33 @@
-"""A worker's own HTTP: is it alive, is it ready, what does it measure. Loopback by default."""
+"""A worker's own HTTP: is it alive, is it ready, what does it measure. Loopback by default.
 
+Beyond this machine anybody may ask whether it is alive and ready; why not, and what it measures, takes the token.
+"""
+
+import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 import msgspec
 from aiohttp import web
 
 from core.errors.exceptions import Unavailable
-from core.settings import WorkerSettings
+from core.infrastructure.exposure import is_loopback
+from core.settings import Secret, WorkerSettings
 from core.telemetry import metrics
 
 Unhealthy = Callable[[], Awaitable[str]]
+
+PROXY_HEADERS: Final = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
+
+
+def is_operator(request: web.Request, metrics_token: Secret) -> bool:
+    """Whether the caller is on this machine, without a proxy between, or bears the token."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if metrics_token and scheme.lower() == "bearer":
+        return hmac.compare_digest(token.strip().encode(), metrics_token.reveal().encode())
+    proxied = any(name in request.headers for name in PROXY_HEADERS)
+    return is_loopback(request.remote or "") and not proxied
 
 
 @asynccontextmanager
@@ -24,12 +41,15 @@ async def serve_health(worker: WorkerSettings, unhealthy: Unhealthy) -> AsyncIte
     async def livez(_request: web.Request) -> web.Response:
         return web.Response(text="alive\n")
 
-    async def readyz(_request: web.Request) -> web.Response:
+    async def readyz(request: web.Request) -> web.Response:
         problem = await unhealthy()
-        body = msgspec.json.encode({"ready": not problem, "problem": problem})
+        told = problem if is_operator(request, worker.metrics_token) else ""
+        body = msgspec.json.encode({"ready": not problem, "problem": told})
         return web.Response(body=body, status=503 if problem else 200, content_type="application/json")
 
-    async def measured(_request: web.Request) -> web.Response:
+    async def measured(request: web.Request) -> web.Response:
+        if not is_operator(request, worker.metrics_token):
+            return web.Response(status=403, text="only for operators\n")
         return web.Response(body=metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     app = web.Application()

@@ -78,8 +78,10 @@ def _place(tree: dict[str, Any], variable: str, value: str) -> None:
 
 
 def _list_or_text(section: str, field: str, value: str) -> Any:
-    if (section, field) == ("connector", "symbols"):
-        return [symbol.strip() for symbol in value.split(",") if symbol.strip()]
+    fields = {one.name: one.type for one in msgspec.structs.fields(Settings) if one.name == section}
+    kinds = {one.name: one.type for one in msgspec.structs.fields(fields[section])}
+    if kinds.get(field) == list[str]:
+        return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
