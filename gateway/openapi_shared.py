@@ -85,10 +85,12 @@ PROBLEMS: Final[Mapping[int, Shared]] = {
     404: Shared(name="NotThere", description="There is no such thing, or it is somebody else's."),
     408: Shared(name="BodyTooSlow", description="The body did not arrive in time."),
     409: Shared(name="InTheWay", description="A request with this Idempotency-Key is being answered."),
-    413: Shared(name="BodyTooLarge", description="The body is larger than this route takes."),
+    413: Shared(name="BodyTooLarge", description="The body is larger than this route takes; most take none."),
+    414: Shared(name="TargetTooLong", description="Path and query together are too long."),
     415: Shared(
         name="BodyEncoded", description="The body is compressed, or of a type this route does not take."
     ),
+    421: Shared(name="NotOurHost", description="The Host header names somebody else."),
     422: Shared(name="KeyReused", description="The Idempotency-Key was used with another body."),
     429: Shared(name="TooMany", description="Too much at once.", headers=("Retry-After", *_LIMITED)),
     500: Shared(name="Defect", description="Something on our side is broken; quote `fingerprint`."),
@@ -128,14 +130,16 @@ def statuses_of(endpoint: Endpoint) -> list[int]:
     named = endpoint.access not in {Access.PUBLIC, Access.OPERATOR}
     can_be_late = named or endpoint.body_bytes_max > 0
     occurs = {
-        400: endpoint.query is not None or endpoint.body_bytes_max > 0,
+        400: True,
         401: named,
         403: isinstance(endpoint.access, Scope) or endpoint.access is Access.OPERATOR,
         404: "{" in endpoint.path,
         408: endpoint.body_bytes_max > 0,
         409: endpoint.idempotent,
-        413: endpoint.body_bytes_max > 0,
+        413: True,
+        414: True,
         415: endpoint.body_bytes_max > 0,
+        421: True,
         422: endpoint.idempotent,
         429: endpoint.rate is not RateClass.UNLIMITED,
         500: True,
