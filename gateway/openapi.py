@@ -30,6 +30,8 @@ from gateway.routing import Content, Endpoint
 REFERENCE: Final = "#/components/schemas/{name}"
 JSON_TYPES: Final = ("application/json", "application/problem+json", "application/x-www-form-urlencoded")
 TEXT: Final = "text/"
+LAST_TAGS: Final = ("health", "docs")
+"""What a reader comes for stands before what the house says of itself."""
 PATH_PARAMETERS: Final = {"id": "Its id, as it was answered."}
 _IN_PATH: Final = re.compile(r"{(\w+)}")
 _DESCRIPTION: Final = """Market data and jobs of one tenant.
@@ -184,7 +186,7 @@ def _tags(endpoints: Sequence[Endpoint]) -> dict[str, str]:
     for endpoint in endpoints:
         module = sys.modules[endpoint.handler.__module__]
         texts[_room(endpoint)] = (module.__doc__ or "").partition("\n")[0]
-    return texts
+    return {name: texts[name] for name in sorted(texts, key=lambda name: name in LAST_TAGS)}
 
 
 def _room(endpoint: Endpoint) -> str:

@@ -44,13 +44,11 @@ REQUEST_HEADERS: Final[Mapping[str, Json]] = {
         "description": "The caller's hop, W3C Trace Context; a malformed one is replaced.",
         "required": False,
         "schema": {"type": "string"},
-        "example": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     },
     "Prefer": {
         "description": "`wait=SECONDS`: how long to keep the connection for the answer before it becomes 202.",
         "required": False,
         "schema": {"type": "string"},
-        "example": "wait=5",
     },
     "Idempotency-Key": {
         "description": "Unique for what is to be done once; the same key and body again answer what was answered.",

@@ -83,7 +83,7 @@ _TIME: Final[Mapping[str, Any]] = {
 
 WIRES: Final[Mapping[str, Wire]] = {
     # The one table of what query parameters are called, how they are read, and what the document says of them.
-    "source": Wire(description="Only this feed; without it all feeds of the tenant.", example="demo"),
+    "source": Wire(description="Only this feed; without it all feeds of the tenant."),
     "symbol": Wire(description="The symbol as the terminal names it.", example="EURUSD"),
     "symbols": Wire(
         description="Symbols, separated by commas.",
@@ -93,17 +93,15 @@ WIRES: Final[Mapping[str, Wire]] = {
     ),
     "start_ms": Wire(
         name="from",
-        description="The first moment, inclusive: RFC 3339 with an offset, or epoch milliseconds.",
+        description="The first moment, inclusive: epoch milliseconds, or RFC 3339 as in `2024-10-04T00:00:00Z`.",
         parse=parse_time,
         schema=_TIME,
-        example="2024-10-04T00:00:00Z",
     ),
     "stop_ms": Wire(
         name="to",
-        description="The last moment, inclusive: RFC 3339 with an offset, or epoch milliseconds.",
+        description="The last moment, inclusive: epoch milliseconds, or RFC 3339 as in `2024-10-04T23:59:59Z`.",
         parse=parse_time,
         schema=_TIME,
-        example="2024-10-04T23:59:59.999Z",
     ),
     "clock": Wire(description="Which clock `from` and `to` are on; rows without a known offset have no UTC."),
     "cursor": Wire(description="`next_cursor` of the page before."),
@@ -114,10 +112,9 @@ WIRES: Final[Mapping[str, Wire]] = {
         description="Which price makes the bar; `auto` is the bid where there is one, else the last."
     ),
     "day": Wire(
-        description="Only this day of the trade server's clock.",
+        description="Only this day of the trade server's clock, as in `2024-10-04`.",
         parse=parse_day,
         schema={"type": "string", "format": "date"},
-        example="2024-10-04",
     ),
 }
 _UNLISTED: Final = Wire(description="")
