@@ -1,0 +1,194 @@
+"""Every route with every kind of caller. The cases are made from the catalogue, so none can be forgotten.
+
+A route with path parameters, or one that demands a body, needs a recipe in PLANS; without one its cases fail.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import httpx
+import pytest
+from joserfc import jwt
+from joserfc.jwk import KeySet
+from joserfc.jws import extract_compact
+
+from core.model.principals import Scope
+from gateway.catalog import ENDPOINTS
+from gateway.routing import Access, Endpoint
+from tests import gateways
+from tests.engines import House, wait_for
+from tests.gateways import DAY_MS, FrontDoor, tick
+
+OWNER, STRANGER = "demo", "rival"
+
+
+class Caller(StrEnum):
+    """A column of the matrix."""
+
+    NONE = "none"
+    EXPIRED = "expired"
+    WRONG_AUDIENCE = "wrong audience"
+    WRONG_SCOPE = "wrong scope"
+    OTHER_TENANT = "other tenant"
+    OWNER = "owner"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a route is called so that its owner succeeds. owned: makes what the path names and returns its parameters."""
+
+    query: dict[str, str] = field(default_factory=dict)
+    form: dict[str, str] | None = None
+    json: Any = None
+    owned: Callable[["Matrix"], dict[str, str]] | None = None
+    answers: frozenset[int] = frozenset({200})
+
+
+@dataclass
+class Matrix:
+    """A running front door, and who knocks at it."""
+
+    door: FrontDoor
+    http: httpx.Client
+    claims: dict[str, dict[str, Any]]
+
+    def token(self, client: str, **changes: Any) -> str:
+        """Return a token as the gateway signs them, but for `changes`."""
+        (key, *_) = KeySet.import_key_set(json.loads((self.door.root / "key.json").read_text())).keys
+        header = {"alg": "Ed25519", "typ": "at+jwt", "kid": key.kid}
+        return jwt.encode(header, {**self.claims[client], **changes}, key, algorithms=["Ed25519"])
+
+    def headers(self, caller: Caller, endpoint: Endpoint) -> dict[str, str]:
+        if caller is Caller.NONE:
+            return {}
+        return {"Authorization": f"Bearer {self._credential(caller, endpoint)}"}
+
+    def _credential(self, caller: Caller, endpoint: Endpoint) -> str:
+        past_s = int(time.time()) - 3_600
+        others = " ".join(scope for scope in Scope if scope != endpoint.access)
+        changes: dict[Caller, dict[str, Any]] = {
+            Caller.EXPIRED: {"iat": past_s - 60, "exp": past_s},
+            Caller.WRONG_AUDIENCE: {"aud": "somebody-else"},
+            Caller.WRONG_SCOPE: {"scope": others},
+        }
+        return self.token(STRANGER if caller is Caller.OTHER_TENANT else OWNER, **changes.get(caller, {}))
+
+    def call(self, endpoint: Endpoint, plan: Plan, caller: Caller, **parameters: str) -> httpx.Response:
+        return self.http.request(
+            endpoint.method,
+            endpoint.path.format(**parameters),
+            params=plan.query,
+            data=plan.form,
+            json=plan.json,
+            headers=self.headers(caller, endpoint),
+        )
+
+    def owner(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token(OWNER)}"}
+
+    def finished_job(self) -> dict[str, str]:
+        accepted = self.http.get("/v1/symbols", headers={**self.owner(), "Prefer": "wait=0"})
+        assert accepted.status_code == 202
+        location = accepted.headers["location"]
+        wait_for(
+            lambda: self.http.get(location, headers=self.owner()).json()["status"] == "finished",
+            "the job",
+            10,
+        )
+        return {"id": accepted.json()["id"]}
+
+
+PLANS: dict[str, Plan] = {
+    "GET /docs": Plan(answers=frozenset({404})),
+    "GET /docs/{name}": Plan(owned=lambda _: {"name": "docs.js"}, answers=frozenset({404})),
+    "POST /oauth/token": Plan(
+        form={
+            "grant_type": "client_credentials",
+            "client_id": OWNER,
+            "client_secret": gateways.SECRET,
+        }
+    ),
+    "GET /v1/ticks": Plan(query={"symbol": "EURUSD"}),
+    "GET /v1/bars": Plan(query={"symbol": "EURUSD"}),
+    "GET /v1/quotes": Plan(query={"symbols": "EURUSD"}),
+    "GET /v1/jobs/{id}": Plan(owned=Matrix.finished_job),
+    "GET /v1/jobs/{id}/answer": Plan(owned=Matrix.finished_job),
+}
+
+
+def plan_of(endpoint: Endpoint) -> Plan:
+    plan = PLANS.get(f"{endpoint.method} {endpoint.path}", Plan())
+    assert plan.owned or "{" not in endpoint.path, "what its path names has no recipe in PLANS"
+    assert plan.form is not None or plan.json is not None or not endpoint.body, (
+        "its body has no recipe in PLANS"
+    )
+    return plan
+
+
+@pytest.fixture(scope="module")
+def matrix(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
+    rows = [tick(seq, DAY_MS + seq, 1.1, 1.2) for seq in (1, 2)]
+    rows += [tick(1, DAY_MS, 9.1, 9.2, source="rival")]
+    door = gateways.build(tmp_path_factory.mktemp("matrix"), house, redis_database=7)
+    with gateways.running(door, rows) as door, door.client() as http:
+        tokens = {client: door.token(client) for client in (OWNER, STRANGER)}
+        claims = {
+            client: json.loads(extract_compact(token.encode()).payload) for client, token in tokens.items()
+        }
+        yield Matrix(door, http, claims)
+
+
+CASES = [pytest.param(e, caller, id=f"{e.method} {e.path}-{caller}") for e in ENDPOINTS for caller in Caller]
+
+
+@pytest.mark.parametrize(("endpoint", "caller"), CASES)
+def test_a_route_lets_in_whom_its_row_says(matrix: Matrix, endpoint: Endpoint, caller: Caller) -> None:
+    plan = plan_of(endpoint)
+    owned = plan.owned(matrix) if plan.owned else {}
+    answer = matrix.call(endpoint, plan, caller, **owned)
+    asks_nobody = endpoint.access in {Access.PUBLIC, Access.OPERATOR}
+    if asks_nobody or caller is Caller.OWNER:
+        assert answer.status_code in plan.answers, answer.text
+    elif caller in {Caller.NONE, Caller.EXPIRED, Caller.WRONG_AUDIENCE}:
+        assert answer.status_code == 401, answer.text
+        assert answer.headers["www-authenticate"].startswith("Bearer ")
+    elif caller is Caller.WRONG_SCOPE and isinstance(endpoint.access, Scope):
+        assert (answer.status_code, answer.json()["code"]) == (403, "INSUFFICIENT_SCOPE")
+        assert f'scope="{endpoint.access}"' in answer.headers["www-authenticate"]
+    elif caller is Caller.OTHER_TENANT and owned:
+        nothing = matrix.call(endpoint, plan, caller, **dict.fromkeys(owned, "0" * 16))
+        assert (answer.status_code, answer.json()["code"]) == (404, nothing.json()["code"])
+    else:
+        assert answer.status_code in plan.answers, answer.text
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [e for e in ENDPOINTS if e.method == "GET" and e.path.startswith("/v1/") and "{" not in e.path],
+    ids=lambda endpoint: endpoint.path,
+)
+def test_a_list_holds_nothing_of_another_tenant(matrix: Matrix, endpoint: Endpoint) -> None:
+    plan = plan_of(endpoint)
+    theirs = matrix.call(endpoint, plan, Caller.OTHER_TENANT).text
+    ours = matrix.call(endpoint, plan, Caller.OWNER).text
+    assert '"source":"demo"' not in theirs
+    assert '"source":"rival"' not in ours
+
+
+@pytest.mark.parametrize(
+    "endpoint", [e for e in ENDPOINTS if e.access is Access.OPERATOR], ids=lambda endpoint: endpoint.path
+)
+@pytest.mark.parametrize("caller", Caller)
+def test_an_operators_route_is_shut_to_the_world(matrix: Matrix, endpoint: Endpoint, caller: Caller) -> None:
+    headers = {**matrix.headers(caller, endpoint), "X-Forwarded-For": "203.0.113.9"}
+    assert matrix.http.request(endpoint.method, endpoint.path, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize("endpoint", [e for e in ENDPOINTS if e.method == "GET"], ids=lambda e: e.path)
+def test_the_head_of_an_answer_is_guarded_as_the_answer(matrix: Matrix, endpoint: Endpoint) -> None:
+    path = endpoint.path.format(id="0", name="0")
+    assert matrix.http.head(path).status_code == matrix.http.get(path).status_code
