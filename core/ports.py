@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         TickQuery,
     )
     from core.messages.wire import Notice
+    from core.model.keys import ApiKey, KeySecret
     from core.model.principals import Principal
     from core.model.ticks import MarketCursor, Tally, TickBlock
 
@@ -228,6 +230,39 @@ class Identity(Protocol):
         """Return the client, or None. Raises: Unavailable."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientRecord:
+    """An API client as its operator sees it."""
+
+    client_id: str
+    tenant: str
+    scopes: frozenset[str]
+    created_at_ms: int
+    disabled_at_ms: int | None
+
+
+class ClientRegistry(Protocol):
+    """API clients as their operator keeps them; not bound to a tenant."""
+
+    async def add(self, client: ApiClient) -> None:
+        """Add a client. Raises: Conflict (code CLIENT_EXISTS), Unavailable."""
+
+    async def clients(self) -> Sequence[ClientRecord]:
+        """Return every client, by tenant and id. Raises: Unavailable."""
+
+    async def disable(self, client_id: str) -> None:
+        """Let the client in no more and end all it was ever given: tokens, refresh tokens and keys, at once.
+
+        Raises: NotFound, Unavailable.
+        """
+
+    async def rotate_secret(self, client_id: str, secret_hash: str, *, revoke: bool) -> None:
+        """Replace the client's secret. revoke: also end all it was given until now, as `disable` does.
+
+        Raises: NotFound, Conflict (code CLIENT_DISABLED), Unavailable.
+        """
+
+
 class Revocations(Protocol):
     """Credentials that are no longer good. Every process knows them all by heart and is told of new ones at once."""
 
@@ -250,6 +285,124 @@ class TokenVerifier(Protocol):
 
     def verify(self, token: str) -> Principal:
         """Return the caller. Raises: Unauthorized."""
+
+
+class Work(Protocol):
+    """An open transaction that acts for one tenant. What belongs together is done within one `Work`."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose rows it sees and writes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """A key to be made. expires_at_s: UTC epoch seconds; parent: id of the key it is made with."""
+
+    owner_kind: str
+    subject: str
+    name: str
+    scopes: frozenset[str]
+    expires_at_s: float
+    parent: str | None = None
+
+
+class ApiKeys(Protocol):
+    """API keys: verified from memory, kept per tenant. Ids of another tenant are not found."""
+
+    async def verify(self, text: str) -> Principal:
+        """Return who the key's text speaks for. Its scopes are the key's that its owner still has.
+
+        Costs a look-up once a minute, else about a microsecond. Raises: Unauthorized, Unavailable.
+        """
+
+    def work(self, tenant: str) -> AbstractAsyncContextManager[Work]:
+        """Open a transaction for `tenant`; it commits when left without an error. Raises: Unavailable."""
+
+    async def page(self, tenant: str, *, after: str | None, limit: int) -> Sequence[ApiKey]:
+        """Return keys in the order they were made, revoked and expired ones too. Raises: Unavailable."""
+
+    async def create(self, work: Work, new: NewKey, secret: KeySecret) -> ApiKey:
+        """Store a new key. Raises: Unavailable."""
+
+    async def key(self, work: Work, key_id: str) -> ApiKey:
+        """Return a key and hold it until the work is done. Raises: NotFound, Unavailable."""
+
+    async def rotate(self, work: Work, key_id: str, secret: KeySecret, grace_s: int) -> ApiKey:
+        """Give a key a new secret. The one before stays good for `grace_s`, 0 or at least 60; older ones do not.
+
+        Raises: NotFound, Conflict (code KEY_ENDED) when it is revoked or has expired, Unavailable.
+        """
+
+    async def revoke(self, tenant: str, key_id: str) -> None:
+        """Revoke a key and every key made with it, in all processes; again is no error.
+
+        Raises: NotFound, Unavailable.
+        """
+
+    async def tenant_of(self, key_id: str) -> str:
+        """Return whose key this is; for operators. Raises: NotFound, Unavailable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotentRequest:
+    """A request that must not be done twice. subject: who asks, with its kind; key: what the caller named it.
+
+    fingerprint: SHA-256 of what is asked, so that the same key for something else is noticed.
+    """
+
+    tenant: str
+    subject: str
+    key: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAnswer:
+    """An answer as it will be given again."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Claim(Protocol):
+    """The right to do one request, for as long as its lease."""
+
+    def work(self) -> AbstractAsyncContextManager[ClaimedWork]:
+        """Open a transaction for the claim's tenant in which the request is done and answered, both or neither.
+
+        Raises: Conflict (code IDEMPOTENCY_LEASE_LOST) when somebody else has taken over, Unavailable.
+        """
+
+    async def complete(self, answer: StoredAnswer) -> None:
+        """Keep the final answer of a request done outside `work`. Raises: Unavailable."""
+
+    async def release(self) -> None:
+        """Give the claim up, so that the request can be tried again at once. Raises: Unavailable."""
+
+
+class ClaimedWork(Work, Protocol):
+    """A transaction that ends with the request's answer."""
+
+    async def answer(self, answer: StoredAnswer) -> None:
+        """Keep the final answer within the transaction. Raises: Unavailable."""
+
+
+class Idempotency(Protocol):
+    """Requests that are done once however often they are sent."""
+
+    async def claim(self, request: IdempotentRequest) -> Claim | StoredAnswer:
+        """Return the right to do the request, or the answer it was given before.
+
+        Raises:
+            Conflict: it is being done right now (code IDEMPOTENCY_KEY_IN_USE).
+            Invalid: the key was used for something else (code IDEMPOTENCY_KEY_REUSED).
+            Unavailable.
+        """
+
+    async def purge_expired(self) -> int:
+        """Forget the keys whose time is over and return how many there were. Raises: Unavailable."""
 
 
 class LatestQuotes(Protocol):

@@ -105,6 +105,7 @@ class GatewaySettings(Section, frozen=True):
     answer_timeout_ms: Positive = 5_000
     metrics_token: Secret = Secret()
     docs: bool = False
+    idempotency_kept_s: Annotated[int, msgspec.Meta(ge=3_600, le=31 * 86_400)] = 86_400
 
 
 class BridgeSettings(Section, frozen=True):

@@ -27,7 +27,9 @@ from gateway.signing import load_signer
 
 log = structlog.get_logger(__name__)
 
-NEEDS: Final = frozenset({"job_queue", "identity", "access_tokens", "redis", "postgres"})
+NEEDS: Final = frozenset(
+    {"job_queue", "identity", "access_tokens", "api_keys", "idempotency", "revocations", "redis", "postgres"}
+)
 START_PATIENCE_S: Final = 60.0
 QUEUE_OF_READS: Final = "database"
 
@@ -58,6 +60,8 @@ def build_app(settings: Settings) -> Starlette:
                 queue=hub["job_queue"],
                 identity=hub["identity"],
                 verifier=hub["access_tokens"],
+                api_keys=hub["api_keys"],
+                idempotency=hub["idempotency"],
                 signer=signer,
                 unhealthy=lambda: _unhealthy(hub),
             )

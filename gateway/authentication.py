@@ -1,4 +1,4 @@
-"""Who is calling: the credential of a request, checked; and whether they may use this route."""
+"""Who is calling: the token or API key of a request, checked; and whether they may use this route."""
 
 import hmac
 from typing import Final
@@ -6,12 +6,13 @@ from typing import Final
 from starlette.requests import Request
 
 from core.errors.exceptions import Forbidden, Unauthorized
+from core.model.keys import MARK as KEY_MARK
 from core.model.principals import Principal, Scope
-from core.ports import TokenVerifier
 from gateway.problems import Challenged
 from gateway.routing import Access, Services
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
+KEY_HEADER: Final = "X-API-Key"
 PROXY_HEADERS: Final = ("x-forwarded-for", "forwarded", "x-real-ip")
 
 
@@ -26,7 +27,7 @@ async def authenticate(access: Access | Scope, request: Request, services: Servi
     if access is Access.OPERATOR:
         _require_operator(request, services.settings.gateway.metrics_token.reveal())
         return None
-    return _verified(request, services.verifier)
+    return await _verified(request, services)
 
 
 def authorise(access: Access | Scope, principal: Principal | None) -> None:
@@ -44,17 +45,40 @@ def require_scope(principal: Principal | None, scope: Scope) -> None:
         )
 
 
-def _verified(request: Request, verifier: TokenVerifier) -> Principal:
-    token = _bearer(request)
-    if not token:
-        raise Challenged(
-            Unauthorized("an access token is needed: Authorization: Bearer ...", code="TOKEN_MISSING"),
-            'Bearer realm="tickgate"',
-        )
+async def _verified(request: Request, services: Services) -> Principal:
+    credential = _credential(request)
     try:
-        return verifier.verify(token)
+        if credential.startswith(KEY_MARK):
+            return await services.api_keys.verify(credential)
+        return services.verifier.verify(credential)
     except Unauthorized as e:
         raise Challenged(e, 'Bearer realm="tickgate", error="invalid_token"') from e
+
+
+def _credential(request: Request) -> str:
+    """Return the one token or key the request carries; never what is in its URL."""
+    tokens = request.headers.getlist("authorization")
+    keys = request.headers.getlist(KEY_HEADER)
+    if len(tokens) + len(keys) > 1:
+        raise Challenged(
+            Unauthorized("one credential is enough: a token or a key, once", code="CREDENTIALS_AMBIGUOUS"),
+            'Bearer realm="tickgate", error="invalid_request"',
+        )
+    credential = keys[0].strip() if keys else _bearer(request)
+    if not credential:
+        raise Challenged(
+            Unauthorized(
+                f"an access token or API key is needed: Authorization: Bearer ..., or {KEY_HEADER}: ...",
+                code="TOKEN_MISSING",
+            ),
+            'Bearer realm="tickgate"',
+        )
+    if keys and not credential.startswith(KEY_MARK):
+        raise Challenged(
+            Unauthorized("the API key is not valid", code="INVALID_KEY"),
+            'Bearer realm="tickgate", error="invalid_token"',
+        )
+    return credential
 
 
 def _bearer(request: Request) -> str:

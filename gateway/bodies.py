@@ -1,13 +1,21 @@
 """Request bodies, bounded in size and time."""
 
 import asyncio
-from typing import Final
+import re
+from typing import Final, TypeVar
 
+import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from core.errors.exceptions import Invalid
+from gateway.problems import Unfit
+from gateway.routing import Call
+
+Read = TypeVar("Read", bound=msgspec.Struct)
 
 BODY_TIMEOUT_S: Final = 5.0
+JSON_TYPE: Final = "application/json"
+_FIELD: Final = re.compile(r"(.*?) - at `\$\.?([\w\[\].]*)", re.DOTALL)
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:
@@ -43,3 +51,25 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
 
 def _too_large(bytes_max: int) -> Invalid:
     return Invalid(f"the body may hold at most {bytes_max} bytes", code="BODY_TOO_LARGE")
+
+
+def parse_json(call: Call, kind: type[Read]) -> Read:
+    """Return the body as `kind`.
+
+    Raises:
+        Invalid: it is of another type (BODY_TYPE). Unfit: it is no JSON, or a field does not fit (INVALID_BODY).
+    """
+    if call.body and _media_type(call.request) != JSON_TYPE:
+        raise Invalid(f"the body must be {JSON_TYPE}", code="BODY_TYPE")
+    try:
+        return msgspec.json.decode(call.body, type=kind)
+    except msgspec.ValidationError as e:
+        found = _FIELD.match(str(e))
+        problem = {found[2]: found[1]} if found else {"body": str(e)}
+        raise Unfit("INVALID_BODY", problem) from e
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise Unfit("INVALID_BODY", {"body": "is no JSON"}) from e
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -18,13 +18,14 @@ from core.messages.jobs import (
     TickQuery,
 )
 from core.model.principals import Scope
-from gateway import answers, docs, health, jobs, market, oauth
+from gateway import answers, docs, health, jobs, keys, market, oauth
 from gateway.door import Door
 from gateway.parameters import NoParameters
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.routing import Access, Content, Endpoint, Handler, RateClass
 
 TOKEN_BODY_BYTES_MAX: Final = 8 * 1024
+KEY_BODY_BYTES_MAX: Final = 8 * 1024
 MARKET_DEADLINE_S: Final = market.WAIT_S_MAX + 5.0
 TEXT: Final = "text/plain"
 FILES: Final = tuple(CONTENT_FORMATS)
@@ -183,6 +184,56 @@ ENDPOINTS: Final = (
                 headers=("Link", "X-Next-Cursor"),
             ),
             409: _missing("The job has not finished yet."),
+        },
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/keys",
+        handler=keys.listed,
+        access=Scope.KEYS_READ,
+        rate=RateClass.READ,
+        query=keys.KeyQuery,
+        answers={200: Content(description="A page of keys.", schema=keys.KeyPage)},
+    ),
+    Endpoint(
+        method="POST",
+        path="/v1/keys",
+        handler=keys.create,
+        access=Scope.KEYS_WRITE,
+        rate=RateClass.WRITE,
+        body=Content(description="What the key is for and may do.", schema=keys.KeyWish),
+        body_bytes_max=KEY_BODY_BYTES_MAX,
+        idempotent=True,
+        answers={
+            201: Content(description="The key, with its secret.", schema=keys.KeyWithSecret),
+            409: _missing("A request with this Idempotency-Key is running, or the tenant has too many keys."),
+        },
+    ),
+    Endpoint(
+        method="POST",
+        path="/v1/keys/{id}/rotate",
+        handler=keys.rotate,
+        access=Scope.KEYS_WRITE,
+        rate=RateClass.WRITE,
+        body=Content(description="How long the old secret stays good.", schema=keys.RotationWish),
+        body_bytes_max=KEY_BODY_BYTES_MAX,
+        idempotent=True,
+        answers={
+            200: Content(description="The key, with its new secret.", schema=keys.KeyWithSecret),
+            404: _missing("There is no such key."),
+            409: _missing("A request with this Idempotency-Key is running, or the key has ended."),
+        },
+    ),
+    Endpoint(
+        method="DELETE",
+        path="/v1/keys/{id}",
+        handler=keys.revoke,
+        access=Scope.KEYS_WRITE,
+        rate=RateClass.WRITE,
+        query=NoParameters,
+        answers={
+            204: Content(description="The key is good no more.", types=()),
+            404: _missing("There is no such key."),
         },
     ),
 )

@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 from core.errors.exceptions import Unavailable
 from gateway.authentication import authenticate, authorise
 from gateway.bodies import read_body
+from gateway.idempotency import answered_once
 from gateway.routing import Call, Endpoint, Services
 
 
@@ -28,7 +29,10 @@ class Door:
                 authorise(endpoint.access, principal)
                 body = await read_body(request, endpoint.body_bytes_max)
                 call = Call(request=request, body=body, principal=principal, services=services)
-                response = await endpoint.handler(call)
+                if endpoint.idempotent:
+                    response = await answered_once(endpoint.handler, call)
+                else:
+                    response = await endpoint.handler(call)
         except TimeoutError as e:
             raise Unavailable("the answer was not ready in time", code="DEADLINE_EXCEEDED") from e
         await response(scope, receive, send)

@@ -36,6 +36,10 @@ RESPONSE_HEADERS: Final[Mapping[str, Json]] = {
     },
     "Location": {"description": "Where it is.", "schema": {"type": "string"}},
     "Preference-Applied": {"description": "Which preference was heeded.", "schema": {"type": "string"}},
+    "Idempotency-Replayed": {
+        "description": "`true` where this was answered before; nothing was done again.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
     "WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string"}},
 }
 
@@ -53,7 +57,7 @@ REQUEST_HEADERS: Final[Mapping[str, Json]] = {
     "Idempotency-Key": {
         "description": "Unique for what is to be done once; the same key and body again answer what was answered.",
         "required": True,
-        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+        "schema": {"type": "string", "minLength": 8, "maxLength": 255, "pattern": "^[!#-~]+$"},
         "example": "6f1c2b1e-6a0c-4a43-9f0e-6b2a7f6f2f60",
     },
 }
@@ -114,13 +118,13 @@ SECURITY_SCHEMES: Final[Mapping[str, Json]] = {
     "bearer": {
         "type": "http",
         "scheme": "bearer",
-        "bearerFormat": "JWT",
-        "description": "An access token as it is.",
+        "description": "An access token or an API key as it is.",
     },
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
     "operator": {"type": "http", "scheme": "bearer", "description": "The metrics token."},
     "client": {"type": "http", "scheme": "basic", "description": "Client id and secret, at /oauth/* only."},
 }
-_CALLERS: Final = ("oauth2", "bearer")
+_CALLERS: Final = ("oauth2", "bearer", "key")
 
 
 def statuses_of(endpoint: Endpoint) -> list[int]:
@@ -164,7 +168,8 @@ def security_of(endpoint: Endpoint) -> list[Json]:
 def headers_of(endpoint: Endpoint, own: tuple[str, ...]) -> Json:
     """Return references to the headers an answer of this route carries."""
     limited = _LIMITED if endpoint.rate is not RateClass.UNLIMITED else ()
-    return header_references((*_ALWAYS, *limited, *own))
+    replayed = ("Idempotency-Replayed",) if endpoint.idempotent else ()
+    return header_references((*_ALWAYS, *limited, *replayed, *own))
 
 
 def shared_components() -> Json:

@@ -39,6 +39,8 @@ STATUS_OF_CODE: Final[dict[str, int]] = {
     "BODY_ENCODED": 415,
     "URI_TOO_LONG": 414,
     "NOT_OUR_HOST": 421,
+    "BODY_TYPE": 415,
+    "IDEMPOTENCY_KEY_REUSED": 422,
     "DEADLINE_EXCEEDED": 504,
     "JOB_TIMEOUT": 504,
 }

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from core.messages.jobs import Message
 from core.model.principals import Principal, Scope
-from core.ports import Identity, JobQueue, TokenVerifier
+from core.ports import ApiKeys, Claim, Idempotency, Identity, JobQueue, TokenVerifier
 from core.settings import Settings
 from gateway.signing import TokenSigner
 
@@ -43,23 +43,34 @@ class Services:
     queue: JobQueue
     identity: Identity
     verifier: TokenVerifier
+    api_keys: ApiKeys
+    idempotency: Idempotency
     signer: TokenSigner
     unhealthy: Callable[[], Awaitable[Mapping[str, str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request that was let in. principal: None on routes that need no token."""
+    """One request that was let in. principal: None on routes that need no token.
+
+    claim: the right to do it, on idempotent routes; a handler may do its writes within `claim.work()`.
+    """
 
     request: Request
     body: bytes
     principal: Principal | None
     services: Services
+    claim: Claim | None = None
 
     @property
     def caller(self) -> Principal:
         assert self.principal is not None, "only routes that demand a token ask for the caller"
         return self.principal
+
+    @property
+    def claimed(self) -> Claim:
+        assert self.claim is not None, "only idempotent routes have a claim"
+        return self.claim
 
 
 Handler = Callable[[Call], Awaitable[Response]]

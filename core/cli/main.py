@@ -21,6 +21,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "logs": "Show what the programs wrote.",
     "verify": "Prove that no tick is missing.",
     "migrate": "Bring the stores' schemas forward.",
+    "clients": "Add, list, disable API clients and rotate their secrets.",
+    "keys": "Add, list, rotate and revoke API keys.",
     "doctor": "Look for what could go wrong here, and say what to do.",
     "version": "Print the version.",
 }

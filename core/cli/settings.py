@@ -1,7 +1,11 @@
 """The settings a command works with: those of the deployment in the data directory, or the environment's."""
 
+import logging
 import os
+import sys
 from pathlib import Path
+
+import structlog
 
 from core.errors.exceptions import Unavailable
 from core.infrastructure.config_manager import FILE_VARIABLE, load_settings
@@ -16,6 +20,7 @@ def deployed_settings(data_dir: Path | None) -> Settings:
     Raises:
         Misconfigured: a setting is wrong. Unavailable: the deployment does not run.
     """
+    _keep_logs_off_the_output()
     layout = layout_of(data_dir)
     if FILE_VARIABLE in os.environ or not layout.settings_file.exists():
         return load_settings()
@@ -26,3 +31,11 @@ def deployed_settings(data_dir: Path | None) -> Settings:
             f"nothing runs in {layout.root}; start with `tickgate up`", code="NOT_RUNNING"
         ) from e
     return load_settings({**os.environ, FILE_VARIABLE: str(layout.settings_file)})
+
+
+def _keep_logs_off_the_output() -> None:
+    """What a command prints is for people or programs; what goes wrong meanwhile is on the other stream."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -41,6 +41,16 @@ PROVIDERS: Final = _table(
         requires=frozenset({"postgres"}),
         pinged=True,
     ),
+    Provider(
+        name="api_keys",
+        opens="core.adapters.postgres.api_keys:open_api_keys",
+        requires=frozenset({"postgres", "revocations"}),
+    ),
+    Provider(
+        name="idempotency",
+        opens="core.adapters.postgres.idempotency:open_idempotency",
+        requires=frozenset({"postgres"}),
+    ),
     Provider(name="access_tokens", opens="core.adapters.jose.access_tokens:open_access_tokens"),
     Provider(
         name="tick_store",

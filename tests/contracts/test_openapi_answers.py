@@ -36,6 +36,7 @@ ASKED = {
     "/v1/bars": "/v1/bars?symbol=EURUSD",
     "/v1/quarantine": "/v1/quarantine?symbol=EURUSD",
     "/v1/completeness": "/v1/completeness",
+    "/v1/keys": "/v1/keys",
 }
 DOCUMENT = openapi.document()
 

@@ -1,0 +1,167 @@
+"""Idempotency keys in the ledger: a request is claimed, done once, and answered the same ever after.
+
+A claim is a lease. A gateway that dies leaves it behind; when it has run out, the next try takes it over and does the
+request again. So a handler whose effect must not happen twice writes it inside `Claim.work`: effect and answer commit
+together, and only while the claim is still its own, or neither does. What is done outside must bear repetition.
+"""
+
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from core.adapters.postgres.pool import Postgres
+from core.adapters.postgres.sealing import key_hash, seal, unseal
+from core.adapters.postgres.work import PostgresWork
+from core.errors.exceptions import Conflict, Defect, Invalid
+from core.ports import IdempotentRequest, StoredAnswer
+from core.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+LEASE_S: Final = 60
+"""Longer than any idempotent route may take."""
+TRIES_MAX: Final = 3
+PURGED_ROWS: Final = 5_000
+PURGES_MAX: Final = 1_000
+
+_ROW: Final = "tenant = $1 and subject = $2 and key_hash = $3"
+_CLAIM: Final = (
+    "insert into idempotency_keys as held"
+    " (tenant, subject, key_hash, fingerprint, owner, lease_expires_at, expires_at)"
+    " values ($1, $2, $3, $4, $5, now() + make_interval(secs => $6), now() + make_interval(secs => $7))"
+    " on conflict (tenant, subject, key_hash) do update set fingerprint = excluded.fingerprint,"
+    " owner = excluded.owner, lease_expires_at = excluded.lease_expires_at, created_at = now(),"
+    " expires_at = excluded.expires_at, status = null, answer = null"
+    " where held.expires_at < now() or held.status is null and held.lease_expires_at < now()"
+    " and held.fingerprint = excluded.fingerprint"
+    " returning owner"
+)
+
+
+class PostgresIdempotency:
+    """The `Idempotency` port on PostgreSQL. lease_s: of a claim; kept_s: of an answer."""
+
+    def __init__(self, postgres: Postgres, kept_s: int, lease_s: float = LEASE_S) -> None:
+        self._postgres = postgres
+        self._kept_s = kept_s
+        self._lease_s = lease_s
+
+    async def claim(self, request: IdempotentRequest) -> "PostgresClaim | StoredAnswer":
+        name = (request.tenant, request.subject, key_hash(request))
+        for _ in range(TRIES_MAX):
+            owner = uuid.uuid4()
+            async with self._postgres.of_tenant(request.tenant) as connection:
+                claimed = await connection.fetchval(
+                    _CLAIM, *name, request.fingerprint, owner, float(self._lease_s), float(self._kept_s)
+                )
+                row = claimed or await connection.fetchrow(
+                    f"select fingerprint, status, answer from idempotency_keys where {_ROW}", *name
+                )
+            if claimed is not None:
+                return PostgresClaim(self._postgres, request, owner)
+            if row is not None:
+                return _answered(row, request)
+            # It was released between the two statements: now it is free.
+        raise _in_use()
+
+    async def purge_expired(self) -> int:
+        purged = 0
+        for _ in range(PURGES_MAX):
+            async with self._postgres.acquire() as connection:
+                done = await connection.execute(
+                    "delete from idempotency_keys where ctid = any(array(select ctid from idempotency_keys"
+                    " where expires_at < now() limit $1 for update skip locked))",
+                    PURGED_ROWS,
+                )
+            count = int(done.rpartition(" ")[2])
+            purged += count
+            if count < PURGED_ROWS:
+                break
+        return purged
+
+
+class PostgresClaim:
+    """The `Claim` port: whoever `owner` is in the row holds it."""
+
+    def __init__(self, postgres: Postgres, request: IdempotentRequest, owner: uuid.UUID) -> None:
+        self._postgres = postgres
+        self._request = request
+        self._name = (request.tenant, request.subject, key_hash(request), owner)
+        self._answered = False
+
+    @asynccontextmanager
+    async def work(self) -> AsyncIterator["PostgresClaimedWork"]:
+        async with self._postgres.of_tenant(self._request.tenant) as connection:
+            ours = await connection.fetchval(
+                f"select true from idempotency_keys where {_ROW} and owner = $4 and status is null for update",
+                *self._name,
+            )
+            if not ours:
+                raise Conflict("another try of this request took over", code="IDEMPOTENCY_LEASE_LOST")
+            work = PostgresClaimedWork(self, self._request.tenant, connection)
+            yield work
+            if not work.answered:
+                raise Defect("a request's work ended without its answer", code="WORK_WITHOUT_ANSWER")
+        self._answered = True
+
+    async def complete(self, answer: StoredAnswer) -> None:
+        if self._answered:
+            return
+        async with self._postgres.of_tenant(self._request.tenant) as connection:
+            await self.keep(connection, answer)
+
+    async def release(self) -> None:
+        async with self._postgres.of_tenant(self._request.tenant) as connection:
+            await connection.execute(
+                f"delete from idempotency_keys where {_ROW} and owner = $4 and status is null", *self._name
+            )
+
+    async def keep(self, connection: asyncpg.Connection, answer: StoredAnswer) -> None:
+        kept = await connection.fetchval(
+            f"update idempotency_keys set status = $5, answer = $6 where {_ROW} and owner = $4"
+            " and status is null returning true",
+            *self._name,
+            answer.status,
+            seal(answer, self._request),
+        )
+        if not kept:
+            # Whoever took over decides what is answered from now on.
+            log.warning("idempotency.lease_lost", status=answer.status)
+
+
+class PostgresClaimedWork(PostgresWork):
+    """The `ClaimedWork` port."""
+
+    def __init__(self, claim: PostgresClaim, tenant: str, connection: asyncpg.Connection) -> None:
+        super().__init__(tenant, connection)
+        self._claim = claim
+        self.answered = False
+
+    async def answer(self, answer: StoredAnswer) -> None:
+        await self._claim.keep(self.connection, answer)
+        self.answered = True
+
+
+def _answered(row: asyncpg.Record, request: IdempotentRequest) -> StoredAnswer:
+    if row["fingerprint"] != request.fingerprint:
+        raise Invalid("this Idempotency-Key was used for another request", code="IDEMPOTENCY_KEY_REUSED")
+    if row["status"] is None:
+        raise _in_use()
+    return unseal(row["answer"], request)
+
+
+def _in_use() -> Conflict:
+    return Conflict(
+        "the first request with this Idempotency-Key is still running", code="IDEMPOTENCY_KEY_IN_USE"
+    )
+
+
+@asynccontextmanager
+async def open_idempotency(
+    settings: Settings, services: Mapping[str, Any]
+) -> AsyncIterator[PostgresIdempotency]:
+    yield PostgresIdempotency(services["postgres"], settings.gateway.idempotency_kept_s)

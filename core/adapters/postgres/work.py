@@ -1,0 +1,23 @@
+"""The `Work` port: an open transaction of one tenant, so that several adapters can write what belongs together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from core.adapters.postgres.pool import Postgres
+
+
+class PostgresWork:
+    """connection: inside a transaction in the tenant's role."""
+
+    def __init__(self, tenant: str, connection: asyncpg.Connection) -> None:
+        self.tenant = tenant
+        self.connection = connection
+
+
+@asynccontextmanager
+async def work_of(postgres: Postgres, tenant: str) -> AsyncIterator[PostgresWork]:
+    """Open a transaction for `tenant`; it commits when left without an error. Raises as `of_tenant` does."""
+    async with postgres.of_tenant(tenant) as connection:
+        yield PostgresWork(tenant, connection)

@@ -1,0 +1,114 @@
+"""Idempotency-Key: a request that changes something is done once, however often it is sent.
+
+Final answers are kept and given again: every 2xx and 4xx of the handler, and an outcome that is not known, which must
+never be tried again blindly. Any other failure gives the key free, because nothing was done. A gateway that dies, or a
+caller that hangs up, leaves the claim to run out: until then the key is in use, after it the request may be done
+again. A handler whose effect must not happen twice therefore writes it inside `call.claimed.work()`, where effect and
+answer commit together. Source: draft-ietf-httpapi-idempotency-key-header.
+"""
+
+import dataclasses
+import hashlib
+import re
+from typing import Final
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.errors.categories import Category
+from core.errors.exceptions import Invalid, TickgateError, Unavailable
+from core.messages.jobs import report_of
+from core.ports import Claim, IdempotentRequest, StoredAnswer
+from gateway.problems import problem
+from gateway.routing import Call, Handler
+
+log = structlog.get_logger(__name__)
+
+HEADER: Final = "Idempotency-Key"
+REPLAYED: Final = "Idempotency-Replayed"
+ANSWER_BYTES_MAX: Final = 256 * 1024
+KEPT_HEADERS: Final = frozenset(
+    {"content-type", "location", "retry-after", "etag", "link", "preference-applied", "www-authenticate"}
+)
+FINAL_STATUSES: Final = frozenset(range(200, 500)) - {408, 425, 429}
+_KEY: Final = re.compile(r"[\x21-\x7e]{8,255}")
+
+
+async def answered_once(handler: Handler, call: Call) -> Response:
+    """Return the handler's answer, or the one it gave when the request was first sent.
+
+    Raises:
+        Invalid: the key is missing (IDEMPOTENCY_KEY_MISSING), malformed (IDEMPOTENCY_KEY_MALFORMED) or was used for
+            something else (IDEMPOTENCY_KEY_REUSED).
+        Conflict: the first request with this key is still running (IDEMPOTENCY_KEY_IN_USE).
+    """
+    found = await call.services.idempotency.claim(_request(call))
+    if isinstance(found, StoredAnswer):
+        return Response(found.body, found.status, {**found.headers, REPLAYED: "true"})
+    try:
+        response = await handler(dataclasses.replace(call, claim=found))
+    except TickgateError as e:
+        refusal = problem(report_of(e), e)
+        await _settle(found, refusal, final=_is_final(refusal) or e.category is Category.UNKNOWN_OUTCOME)
+        raise
+    except Exception:
+        await _settle(found, None, final=False)
+        raise
+    await _settle(found, response, final=_is_final(response))
+    return response
+
+
+def stored(response: Response) -> StoredAnswer:
+    """Return what is kept of an answer."""
+    body = bytes(response.body)
+    assert len(body) <= ANSWER_BYTES_MAX, "the answer of an idempotent route is small"
+    headers = {name: value for name, value in response.headers.items() if name in KEPT_HEADERS}
+    return StoredAnswer(status=response.status_code, headers=headers, body=body)
+
+
+async def _settle(claim: Claim, response: Response | None, *, final: bool) -> None:
+    """Keep the answer or give the key free. Where neither can be done now, the claim runs out by itself."""
+    try:
+        if final and response is not None:
+            await claim.complete(stored(response))
+        else:
+            await claim.release()
+    except Unavailable as e:
+        log.warning("idempotency.not_settled", final=final, error=str(e))
+
+
+def _is_final(response: Response) -> bool:
+    return response.status_code in FINAL_STATUSES
+
+
+def _request(call: Call) -> IdempotentRequest:
+    scope, caller = call.request.scope, call.caller
+    asked = (scope["method"].encode(), scope["path"].encode(), scope["query_string"], call.body)
+    fingerprint = hashlib.sha256()
+    for part in asked:
+        fingerprint.update(len(part).to_bytes(8, "big") + part)
+    return IdempotentRequest(
+        tenant=caller.tenant,
+        subject=f"{caller.kind}:{caller.subject}",
+        key=_key(call.request),
+        fingerprint=fingerprint.digest(),
+    )
+
+
+def _key(request: Request) -> str:
+    values = request.headers.getlist(HEADER)
+    if not values:
+        raise Invalid(
+            f"this request needs an {HEADER} header, a random UUID for instance",
+            code="IDEMPOTENCY_KEY_MISSING",
+        )
+    key = values[0]
+    if len(key) > 1 and key[0] == key[-1] == '"':
+        # The draft writes it as a quoted string, most clients do not: both name the same request.
+        key = key[1:-1]
+    if len(values) > 1 or not _KEY.fullmatch(key):
+        raise Invalid(
+            f"{HEADER} is 8 to 255 visible ASCII characters, once", code="IDEMPOTENCY_KEY_MALFORMED"
+        )
+    return key

@@ -1,0 +1,484 @@
+"""API keys through two gateways: what a key opens, who may make and end it, and that it ends everywhere at once."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from core.adapters.postgres.api_keys import PostgresApiKeys
+from core.adapters.postgres.pool import open_pool
+from core.adapters.postgres.revocations import PostgresRevocations
+from core.errors.exceptions import NotFound, Unauthorized, Unavailable
+from core.infrastructure import provisioning
+from core.infrastructure.provisioning import NewClient, provision
+from core.model.keys import new_secret
+from core.model.principals import PrincipalKind, Scope
+from core.ports import NewKey
+from core.settings import Secret, Settings
+from tests import gateways
+from tests.engines import House, free_port, wait_for
+from tests.gateways import SECRET, FrontDoor, Process
+
+DAY_MS = 86_400_000
+BOTH = ["keys:read", "keys:write"]
+
+
+@pytest.fixture(scope="module")
+def door(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontDoor]:
+    door = gateways.build(tmp_path_factory.mktemp("keys"), house, redis_database=9)
+    asyncio.run(gateways.prepare(door.settings, []))
+    door.gateway.start()
+    try:
+        wait_for(door.alive, "the gateway being alive")
+        yield door
+    finally:
+        door.gateway.stop()
+
+
+@pytest.fixture(scope="module")
+def other_url(door: FrontDoor) -> Iterator[str]:
+    """A second gateway process on the same stores."""
+    port = free_port()
+    environment = {**door.gateway.environment, "TICKGATE_GATEWAY_PORT": str(port)}
+    other = Process(["gateway"], environment, door.root / "gateway2.log")
+    other.start()
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(
+            lambda: other.check() or gateways._status(f"{url}/livez") == 200, "the other gateway being alive"
+        )
+        yield url
+    finally:
+        other.stop()
+
+
+@pytest.fixture(scope="module")
+def ours(door: FrontDoor) -> Iterator[httpx.Client]:
+    with door.signed_in() as http:
+        yield http
+
+
+@pytest.fixture(scope="module")
+def theirs(door: FrontDoor) -> Iterator[httpx.Client]:
+    with door.signed_in("rival") as http:
+        yield http
+
+
+def wish(**changes: Any) -> dict[str, Any]:
+    fields = {"name": "robot", "scopes": BOTH, "expires_at_ms": int(time.time() * 1_000) + 30 * DAY_MS}
+    return {**fields, **changes}
+
+
+def post(http: httpx.Client, path: str, body: dict[str, Any] | None = None, **headers: str) -> httpx.Response:
+    return http.post(path, json=body or {}, headers={"Idempotency-Key": str(uuid.uuid4()), **headers})
+
+
+def made(http: httpx.Client, **changes: Any) -> dict[str, Any]:
+    answer = post(http, "/v1/keys", wish(**changes))
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def opens(url: str, secret: str) -> int:
+    return httpx.get(f"{url}/v1/keys", params={"limit": 1}, headers={"X-API-Key": secret}).status_code
+
+
+def refused_within_a_second(urls: tuple[str, ...], secret: str) -> bool:
+    wait_for(lambda: {opens(url, secret) for url in urls} == {401}, "every gateway refusing", timeout_s=1.0)
+    return True
+
+
+def test_a_new_key_opens_the_door_both_ways(door: FrontDoor, ours: httpx.Client) -> None:
+    secret = made(ours)["secret"]
+    for headers in ({"X-API-Key": secret}, {"Authorization": f"Bearer {secret}"}):
+        assert httpx.get(f"{door.url}/v1/keys", headers=headers).status_code == 200
+
+
+def test_a_key_says_whose_it_is_and_never_its_secret_again(ours: httpx.Client) -> None:
+    key = made(ours, name="reader", scopes=["keys:read"])
+    secret = key.pop("secret")
+    assert secret.startswith(f"tgk_{key['prefix']}_")
+    assert (key["subject"], key["owner_kind"], key["scopes"], key["made_with"]) == (
+        "demo",
+        "client",
+        ["keys:read"],
+        None,
+    )
+    listed = {item["id"]: item for item in ours.get("/v1/keys", params={"limit": 1_000}).json()["items"]}
+    assert listed[key["id"]] == key
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "tgk_",
+        "tgk_abcdefghijkl_" + "a" * 43,
+        "tgk_abcdefghijkl_" + "a" * 4_300,
+        "tgk_abcdefghijk!_" + "a" * 43,
+        "something else",
+    ],
+)
+def test_what_is_no_key_of_ours_opens_nothing(door: FrontDoor, given: str) -> None:
+    answer = httpx.get(f"{door.url}/v1/keys", headers={"X-API-Key": given})
+    assert (answer.status_code, answer.json()["code"]) == (401, "INVALID_KEY")
+    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+
+def test_a_wrong_secret_is_refused_like_an_unknown_key(door: FrontDoor, ours: httpx.Client) -> None:
+    secret = made(ours)["secret"]
+    wrong = secret[:-1] + ("A" if secret[-1] != "A" else "E")
+    answers = [
+        httpx.get(f"{door.url}/v1/keys", headers={"X-API-Key": text}).json()
+        for text in (wrong, new_secret().text)
+    ]
+    for answer in answers:
+        del answer["trace_id"]
+    assert answers[0] == answers[1]
+
+
+def test_a_key_and_a_token_at_once_are_refused(ours: httpx.Client) -> None:
+    answer = ours.get("/v1/keys", headers={"X-API-Key": made(ours)["secret"]})
+    assert (answer.status_code, answer.json()["code"]) == (401, "CREDENTIALS_AMBIGUOUS")
+
+
+@pytest.mark.parametrize("name", ["api_key", "key", "X-API-Key", "access_token"])
+def test_a_key_in_the_query_opens_nothing(door: FrontDoor, ours: httpx.Client, name: str) -> None:
+    answer = httpx.get(f"{door.url}/v1/keys", params={name: made(ours)["secret"]})
+    assert (answer.status_code, answer.json()["code"]) == (401, "TOKEN_MISSING")
+
+
+def test_a_key_allows_its_own_scopes_only(door: FrontDoor, ours: httpx.Client) -> None:
+    secret = made(ours, scopes=["market:read"])["secret"]
+    answer = httpx.get(f"{door.url}/v1/keys", headers={"X-API-Key": secret})
+    assert (answer.status_code, answer.json()["code"]) == (403, "INSUFFICIENT_SCOPE")
+
+
+def test_a_key_never_allows_more_than_who_makes_it(door: FrontDoor, ours: httpx.Client) -> None:
+    parent = made(ours, scopes=BOTH)["secret"]
+    with door.client() as http:
+        http.headers["X-API-Key"] = parent
+        assert made(http, scopes=["keys:write"])["scopes"] == ["keys:write"]
+        answer = post(http, "/v1/keys", wish(scopes=["keys:read", "market:read"]))
+    assert (answer.status_code, answer.json()["code"]) == (403, "SCOPES_BEYOND_YOURS")
+    assert "market:read" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": ""},
+        {"name": "x" * 101},
+        {"name": "a\0b"},
+        {"name": None},
+        {"scopes": []},
+        {"scopes": ["everything"]},
+        {"scopes": "keys:read"},
+        {"expires_at_ms": "tomorrow"},
+        {"expires_at_ms": 1},
+        {"expires_at_ms": int(time.time() * 1_000) + 367 * DAY_MS},
+        {"tenant": "rival"},
+    ],
+)
+def test_a_wish_that_does_not_fit_is_refused(ours: httpx.Client, changes: dict[str, Any]) -> None:
+    answer = post(ours, "/v1/keys", wish(**changes))
+    assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_BODY"), answer.text
+
+
+def test_a_wish_that_is_no_json_is_refused(ours: httpx.Client) -> None:
+    headers = {"Idempotency-Key": str(uuid.uuid4()), "Content-Type": "application/json"}
+    assert ours.post("/v1/keys", content=b"{", headers=headers).json()["code"] == "INVALID_BODY"
+    headers = {"Idempotency-Key": str(uuid.uuid4()), "Content-Type": "text/plain"}
+    answer = ours.post("/v1/keys", content=b"{}", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "BODY_TYPE")
+
+
+def test_pages_of_keys_follow_each_other_without_gap_or_overlap(ours: httpx.Client) -> None:
+    for _ in range(3):
+        made(ours)
+    everything = [key["id"] for key in ours.get("/v1/keys", params={"limit": 1_000}).json()["items"]]
+    paged: list[str] = []
+    parameters: dict[str, Any] = {"limit": 2}
+    while True:
+        page = ours.get("/v1/keys", params=parameters).json()
+        paged += [key["id"] for key in page["items"]]
+        assert len(page["items"]) <= 2
+        if page["next_cursor"] is None:
+            break
+        parameters["cursor"] = page["next_cursor"]
+    assert paged == everything == sorted(everything)
+
+
+@pytest.mark.parametrize("cursor", ["x", "x" * 36, "0" * 36])
+def test_a_cursor_that_is_none_of_ours_is_refused(ours: httpx.Client, cursor: str) -> None:
+    assert ours.get("/v1/keys", params={"cursor": cursor}).status_code == 400
+
+
+def test_another_tenants_keys_do_not_exist(ours: httpx.Client, theirs: httpx.Client) -> None:
+    key = made(ours)
+    listed = theirs.get("/v1/keys", params={"limit": 1_000}).json()["items"]
+    assert key["id"] not in {item["id"] for item in listed}
+    for answer in (post(theirs, f"/v1/keys/{key['id']}/rotate"), theirs.delete(f"/v1/keys/{key['id']}")):
+        assert (answer.status_code, answer.json()["code"]) == (404, "KEY_NOT_FOUND")
+
+
+@pytest.mark.parametrize("key_id", ["x", "0", str(uuid.uuid4()), str(uuid.uuid4()).upper(), "a" * 5_000])
+def test_a_key_that_does_not_exist_is_not_found(ours: httpx.Client, key_id: str) -> None:
+    assert ours.delete(f"/v1/keys/{key_id}").status_code == 404
+    assert post(ours, f"/v1/keys/{key_id}/rotate").status_code == 404
+
+
+def test_a_revoked_key_is_refused_everywhere_within_a_second(
+    door: FrontDoor, ours: httpx.Client, other_url: str
+) -> None:
+    key = made(ours)
+    urls = (door.url, other_url)
+    assert [opens(url, key["secret"]) for url in urls] == [200, 200], "both remember it now"
+    assert ours.delete(f"/v1/keys/{key['id']}").status_code == 204
+    assert opens(door.url, key["secret"]) == 401, "who revoked it refuses it at once"
+    assert refused_within_a_second(urls, key["secret"])
+    assert ours.delete(f"/v1/keys/{key['id']}").status_code == 204, "again is no error"
+    assert post(ours, f"/v1/keys/{key['id']}/rotate").json()["code"] == "KEY_ENDED"
+
+
+def test_a_key_made_with_a_key_ends_with_it(door: FrontDoor, ours: httpx.Client, other_url: str) -> None:
+    parent = made(ours)
+    with door.client() as http:
+        http.headers["X-API-Key"] = parent["secret"]
+        child = made(http)
+        http.headers["X-API-Key"] = child["secret"]
+        grandchild = made(http)
+    assert child["made_with"] == parent["id"]
+    assert opens(other_url, grandchild["secret"]) == 200
+    assert ours.delete(f"/v1/keys/{parent['id']}").status_code == 204
+    assert refused_within_a_second((door.url, other_url), grandchild["secret"])
+
+
+def test_a_rotated_key_has_a_new_secret_and_the_old_one_ends_everywhere(
+    door: FrontDoor, ours: httpx.Client, other_url: str
+) -> None:
+    key = made(ours)
+    urls = (door.url, other_url)
+    assert [opens(url, key["secret"]) for url in urls] == [200, 200]
+    rotated = post(ours, f"/v1/keys/{key['id']}/rotate").json()
+    assert rotated["id"] == key["id"]
+    assert [opens(url, rotated["secret"]) for url in urls] == [200, 200]
+    assert refused_within_a_second(urls, key["secret"])
+
+
+def test_in_its_grace_the_old_secret_stays_good_until_the_next_rotation(
+    door: FrontDoor, ours: httpx.Client, other_url: str
+) -> None:
+    first = made(ours)
+    urls = (door.url, other_url)
+    second = post(ours, f"/v1/keys/{first['id']}/rotate", {"grace_minutes": 5}).json()
+    assert {opens(url, key["secret"]) for url in urls for key in (first, second)} == {200}
+    third = post(ours, f"/v1/keys/{first['id']}/rotate", {"grace_minutes": 5}).json()
+    assert refused_within_a_second(urls, first["secret"])
+    assert {opens(url, key["secret"]) for url in urls for key in (second, third)} == {200}
+
+
+@pytest.mark.parametrize("grace", [-1, 1_441, 1.5, "5"])
+def test_a_grace_beyond_a_day_is_refused(ours: httpx.Client, grace: Any) -> None:
+    answer = post(ours, f"/v1/keys/{uuid.uuid4()}/rotate", {"grace_minutes": grace})
+    assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_BODY")
+
+
+def test_a_key_may_rotate_itself_and_its_own_but_no_other(door: FrontDoor, ours: httpx.Client) -> None:
+    sibling, parent = made(ours), made(ours)
+    with door.client() as http:
+        http.headers["X-API-Key"] = parent["secret"]
+        child = made(http)
+        assert post(http, f"/v1/keys/{child['id']}/rotate").status_code == 200
+        answer = post(http, f"/v1/keys/{sibling['id']}/rotate")
+        assert (answer.status_code, answer.json()["code"]) == (403, "KEY_NOT_YOURS")
+        assert post(http, f"/v1/keys/{parent['id']}/rotate").status_code == 200
+
+
+def test_nobody_rotates_a_key_into_more_than_he_may_do(door: FrontDoor, ours: httpx.Client) -> None:
+    mighty = made(ours, scopes=[*BOTH, "market:read"])
+    with door.client() as http:
+        form = {"grant_type": "client_credentials", "scope": "keys:write"}
+        token = http.post("/oauth/token", data=form, auth=("demo", SECRET)).json()["access_token"]
+        http.headers["Authorization"] = f"Bearer {token}"
+        answer = post(http, f"/v1/keys/{mighty['id']}/rotate")
+    assert (answer.status_code, answer.json()["code"]) == (403, "SCOPES_BEYOND_YOURS")
+
+
+def test_only_its_owner_rotates_a_key_but_everybody_of_the_tenant_may_revoke_it(
+    door: FrontDoor, ours: httpx.Client
+) -> None:
+    colleague = NewClient(client_id="colleague", secret=Secret(SECRET), tenant="demo", scopes=tuple(BOTH))
+    asyncio.run(provision(door.settings, [colleague], []))
+    key = made(ours)
+    with door.signed_in("colleague") as http:
+        assert post(http, f"/v1/keys/{key['id']}/rotate").json()["code"] == "KEY_NOT_YOURS"
+        assert http.delete(f"/v1/keys/{key['id']}").status_code == 204
+    assert opens(door.url, key["secret"]) == 401
+
+
+def test_disabling_a_client_ends_its_keys_everywhere(door: FrontDoor, other_url: str) -> None:
+    leaver = NewClient(client_id="leaver", secret=Secret(SECRET), tenant="demo", scopes=tuple(BOTH))
+    asyncio.run(provision(door.settings, [leaver], []))
+    with door.signed_in("leaver") as http:
+        secret = made(http)["secret"]
+    urls = (door.url, other_url)
+    assert [opens(url, secret) for url in urls] == [200, 200]
+    asyncio.run(provisioning.disable_client(door.settings, "leaver"))
+    assert refused_within_a_second(urls, secret)
+
+
+def test_an_expired_key_is_refused_even_while_it_is_remembered(door: FrontDoor, ours: httpx.Client) -> None:
+    secret = made(ours, expires_at_ms=int(time.time() * 1_000) + 1_500)["secret"]
+    assert opens(door.url, secret) == 200
+    wait_for(lambda: opens(door.url, secret) == 401, "the key expiring", timeout_s=5)
+
+
+def test_no_log_holds_a_key_and_the_ledger_only_its_hash(door: FrontDoor, ours: httpx.Client) -> None:
+    secret = made(ours)["secret"]
+    opens(door.url, secret)
+    opens(door.url, secret[:-1])
+    assert secret.split("_", 2)[2][:-1] not in door.gateway.log.read_text()
+
+    async def rows() -> str:
+        async with open_pool(door.settings, {}) as postgres, postgres.acquire() as connection:
+            return str([tuple(row) for row in await connection.fetch("select * from api_keys")])
+
+    stored = asyncio.run(rows())
+    assert secret.split("_", 2)[1] in stored
+    assert secret.split("_", 2)[2] not in stored
+
+
+@contextlib.asynccontextmanager
+async def adapter(
+    settings: Settings, **limits: float
+) -> AsyncIterator[tuple[PostgresApiKeys, PostgresRevocations]]:
+    async with open_pool(settings, {}) as postgres:
+        revocations = PostgresRevocations(postgres, settings.postgres)
+        keys = PostgresApiKeys(postgres, revocations, **limits)
+        async with revocations.follow(), keys.noting_use():
+            yield keys, revocations
+
+
+async def stored_key(keys: PostgresApiKeys, settings: Settings, **changes: Any) -> tuple[str, str]:
+    """Return id and secret of a key of the client `demo`, which may read keys and the market."""
+    client = NewClient(
+        client_id="demo", secret=Secret("s"), tenant="demo", scopes=("keys:read", "market:read")
+    )
+    await provision(settings, [client], [])
+    secret = new_secret()
+    fields: dict[str, Any] = {
+        "owner_kind": PrincipalKind.CLIENT,
+        "subject": "demo",
+        "name": "k",
+        "scopes": frozenset({"keys:read"}),
+        "expires_at_s": time.time() + 600,
+    }
+    async with keys.work("demo") as work:
+        key = await keys.create(work, NewKey(**{**fields, **changes}), secret)
+    return key.id, secret.text
+
+
+async def test_a_key_speaks_for_its_owner(settings: Settings) -> None:
+    async with adapter(settings) as (keys, _):
+        key_id, secret = await stored_key(keys, settings)
+        caller = await keys.verify(secret)
+        assert (caller.subject, caller.tenant, caller.kind) == ("demo", "demo", PrincipalKind.CLIENT)
+        assert (caller.credential, caller.scopes) == (f"key:{key_id}", {Scope.KEYS_READ})
+
+
+async def test_a_users_key_never_speaks_for_a_client_of_the_same_name(settings: Settings) -> None:
+    async with adapter(settings) as (keys, _):
+        _, secret = await stored_key(keys, settings, owner_kind=PrincipalKind.USER)
+        assert (await keys.verify(secret)).kind is PrincipalKind.USER
+
+
+async def test_a_key_loses_the_scopes_its_owner_loses(settings: Settings) -> None:
+    async with adapter(settings) as (keys, _):
+        _, secret = await stored_key(keys, settings, scopes=frozenset({"keys:read", "market:read"}))
+        less = NewClient(client_id="demo", secret=Secret("s"), tenant="demo", scopes=("market:read",))
+        await provision(settings, [less], [])
+        assert (await keys.verify(secret)).scopes == {Scope.MARKET_READ}
+
+
+async def test_a_remembered_key_costs_no_question_to_the_ledger(settings: Settings) -> None:
+    async with adapter(settings) as (keys, _):
+        _, secret = await stored_key(keys, settings)
+        first = await keys.verify(secret)
+        await keys._postgres.pool.close()
+        assert await keys.verify(secret) is first
+
+
+async def test_nobody_gets_in_while_revocations_are_not_known(settings: Settings) -> None:
+    async with adapter(settings) as (keys, revocations):
+        _, secret = await stored_key(keys, settings)
+        await keys.verify(secret)
+        revocations._knowledge_s_max = -1.0
+        with pytest.raises(Unavailable, match="REVOCATIONS_STALE"):
+            await keys.verify(secret)
+
+
+async def test_a_key_whose_client_is_gone_is_refused(settings: Settings) -> None:
+    async with adapter(settings) as (keys, _):
+        _, secret = await stored_key(keys, settings, subject="never-there")
+        with pytest.raises(Unauthorized):
+            await keys.verify(secret)
+
+
+async def test_when_a_key_was_last_used_is_noted_in_the_background(settings: Settings) -> None:
+    async with adapter(settings, use_noted_every_s=0.05) as (keys, _):
+        _, secret = await stored_key(keys, settings)
+        used_at_ms = time.time() * 1_000
+        await keys.verify(secret)
+        async with asyncio.timeout(10):
+            while (key := (await keys.page("demo", after=None, limit=1))[0]).last_used_at_ms is None:
+                await asyncio.sleep(0.02)
+        assert abs(key.last_used_at_ms - used_at_ms) < 1_000
+
+
+async def test_the_last_use_is_noted_when_the_process_stops(settings: Settings) -> None:
+    async with adapter(settings) as (keys, _):
+        _, secret = await stored_key(keys, settings)
+        await keys.verify(secret)
+    async with adapter(settings) as (keys, _):
+        assert (await keys.page("demo", after=None, limit=1))[0].last_used_at_ms is not None
+
+
+async def test_a_key_revoked_by_hand_in_the_ledger_ends_too(settings: Settings) -> None:
+    async with adapter(settings) as (keys, revocations):
+        key_id, secret = await stored_key(keys, settings)
+        await keys.verify(secret)
+        async with keys._postgres.acquire() as connection:
+            await connection.execute("update api_keys set revoked_at = now()")
+        async with asyncio.timeout(1):
+            while not revocations.is_revoked(f"key:{key_id}", issued_at_s=0):
+                await asyncio.sleep(0.005)
+        with pytest.raises(Unauthorized):
+            await keys.verify(secret)
+
+
+async def test_a_tenant_has_a_bounded_number_of_keys(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.adapters.postgres.api_keys.KEYS_MAX", 1)
+    async with adapter(settings) as (keys, _):
+        key_id, _ = await stored_key(keys, settings)
+        with pytest.raises(Exception, match="TOO_MANY_KEYS"):
+            await stored_key(keys, settings)
+        await keys.revoke("demo", key_id)
+        await stored_key(keys, settings)
+
+
+async def test_a_foreign_key_is_not_found_behind_either_wall(settings: Settings) -> None:
+    async with adapter(settings) as (keys, _):
+        key_id, _ = await stored_key(keys, settings)
+        with pytest.raises(NotFound):
+            await keys.revoke("rival", key_id)
+        with pytest.raises(NotFound):
+            async with keys.work("rival") as work:
+                await keys.rotate(work, key_id, new_secret(), 0)
+        assert await keys.page("rival", after=None, limit=10) == []
