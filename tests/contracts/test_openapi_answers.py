@@ -1,5 +1,6 @@
 """Real answers are those the OpenAPI document promises, field by field: the store writes bodies that no type checks."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,6 +52,9 @@ def door(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fro
 @pytest.fixture(scope="module")
 def http(door: FrontDoor) -> Iterator[httpx.Client]:
     with door.signed_in() as http:
+        wish = {"name": "k", "scopes": ["keys:read"], "expires_at_ms": int(time.time() + 3_600) * 1_000}
+        answer = http.post("/v1/keys", json=wish, headers={"Idempotency-Key": "a-key-to-list"})
+        assert answer.status_code == 201, answer.text
         yield http
 
 
