@@ -19,7 +19,7 @@ from core.messages.jobs import (
 )
 from core.model.principals import Scope
 from gateway import answers, docs, health, jobs, keys, market, oauth
-from gateway.door import Door
+from gateway.door import Door, Doors
 from gateway.parameters import NoParameters
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.routing import Access, Content, Endpoint, Handler, RateClass
@@ -245,13 +245,14 @@ def routes(endpoints: Sequence[Endpoint] = ENDPOINTS) -> list[Route]:
     Raises:
         Defect: an endpoint has no access decision, or two share a method and path.
     """
-    seen: set[tuple[str, str]] = set()
+    doors: dict[str, dict[str, Door]] = {}
     for endpoint in endpoints:
         if not isinstance(endpoint.access, Access | Scope):
             raise Defect(
                 f"{endpoint.method} {endpoint.path} has no access decision", code="ROUTE_WITHOUT_SCOPE"
             )
-        if (endpoint.method, endpoint.path) in seen:
+        of_path = doors.setdefault(endpoint.path, {})
+        if endpoint.method in of_path:
             raise Defect(f"{endpoint.method} {endpoint.path} is there twice", code="ROUTE_TWICE")
-        seen.add((endpoint.method, endpoint.path))
-    return [Route(endpoint.path, Door(endpoint), methods=[endpoint.method]) for endpoint in endpoints]
+        of_path[endpoint.method] = Door(endpoint)
+    return [Route(path, Doors(of_path), methods=list(of_path)) for path, of_path in doors.items()]

@@ -1,6 +1,7 @@
 """A route's door: authenticate, authorise, bound the body and the time, then call the handler."""
 
 import asyncio
+from collections.abc import Mapping
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -36,3 +37,14 @@ class Door:
         except TimeoutError as e:
             raise Unavailable("the answer was not ready in time", code="DEADLINE_EXCEEDED") from e
         await response(scope, receive, send)
+
+
+class Doors:
+    """The doors of one path, by method. One route has them all, so that a refused method is told the others."""
+
+    def __init__(self, doors: Mapping[str, Door]) -> None:
+        self._doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self._doors[method](scope, receive, send)

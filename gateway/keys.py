@@ -112,7 +112,7 @@ async def listed(call: Call) -> Response:
     """List the tenant's API keys."""
     query = parse(call.request, KeyQuery)
     if query.cursor is not None and not is_id(query.cursor):
-        raise Invalid("the cursor is none of ours", code="INVALID_CURSOR")
+        raise Invalid("the cursor is none of ours", code="BAD_CURSOR")
     found = await call.services.api_keys.page(call.caller.tenant, after=query.cursor, limit=query.limit + 1)
     page = found[: query.limit]
     return _json(
@@ -128,7 +128,7 @@ async def create(call: Call) -> Response:
     wish, caller = parse_json(call, KeyWish), call.caller
     life_s = wish.expires_at_ms / 1_000 - time.time()
     if not 0 < life_s <= LIFE_S_MAX:
-        raise Invalid("expires_at_ms: a key ends in the future, within 366 days", code="INVALID_BODY")
+        raise Invalid("expires_at_ms: a key ends in the future, within 366 days", code="INVALID_EXPIRY")
     scopes = frozenset(str(scope) for scope in wish.scopes)
     _require_among_own(scopes, caller)
     new = NewKey(

@@ -22,6 +22,9 @@ SHOWN_MAX = 12
 EXPECTED = {
     # A cursor is only ever one we gave; no schema can say which those are.
     ("positive_data_acceptance", "BAD_CURSOR"),
+    # No schema knows what time it is, nor which names of requests are used up.
+    ("positive_data_acceptance", "INVALID_EXPIRY"),
+    ("positive_data_acceptance", "IDEMPOTENCY_KEY_REUSED"),
 }
 
 

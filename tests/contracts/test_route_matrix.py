@@ -5,6 +5,7 @@ A route with path parameters, or one that demands a body, needs a recipe in PLAN
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,6 +25,7 @@ from tests.engines import House, wait_for
 from tests.gateways import DAY_MS, FrontDoor, tick
 
 OWNER, STRANGER = "demo", "rival"
+KEY = {"name": "k", "scopes": ["keys:read"], "expires_at_ms": int(time.time() + 86_400) * 1_000}
 
 
 class Caller(StrEnum):
@@ -84,11 +86,15 @@ class Matrix:
             params=plan.query,
             data=plan.form,
             json=plan.json,
-            headers=self.headers(caller, endpoint),
+            headers=self.headers(caller, endpoint) | (named() if endpoint.idempotent else {}),
         )
 
     def owner(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token(OWNER)}"}
+
+    def made_key(self) -> dict[str, str]:
+        answer = self.http.post("/v1/keys", json=KEY, headers={**self.owner(), **named()})
+        return {"id": answer.json()["id"]}
 
     def finished_job(self) -> dict[str, str]:
         accepted = self.http.get("/v1/symbols", headers={**self.owner(), "Prefer": "wait=0"})
@@ -102,6 +108,11 @@ class Matrix:
         return {"id": accepted.json()["id"]}
 
 
+def named() -> dict[str, str]:
+    """Return the header of a request that was never made before."""
+    return {"Idempotency-Key": str(uuid.uuid4())}
+
+
 PLANS: dict[str, Plan] = {
     "GET /docs": Plan(answers=frozenset({404})),
     "GET /docs/{name}": Plan(owned=lambda _: {"name": "docs.js"}, answers=frozenset({404})),
@@ -112,6 +123,9 @@ PLANS: dict[str, Plan] = {
             "client_secret": gateways.SECRET,
         }
     ),
+    "POST /v1/keys": Plan(json=KEY, answers=frozenset({201})),
+    "POST /v1/keys/{id}/rotate": Plan(json={}, owned=Matrix.made_key),
+    "DELETE /v1/keys/{id}": Plan(owned=Matrix.made_key, answers=frozenset({204})),
     "GET /v1/ticks": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/bars": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/quotes": Plan(query={"symbols": "EURUSD"}),
