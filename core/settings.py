@@ -89,6 +89,7 @@ class GatewaySettings(Section, frozen=True):
     behind_tls_proxy: only a proxy that ends TLS can reach us, so we may listen beyond loopback without it;
     trusted_proxies: addresses and CIDRs whose `proxy_header` names the caller; cors_origins: web pages that may read
     our answers; allowed_hosts: the names we answer to, none for any (on loopback without a proxy: this machine's).
+    exports_max: exports one process sends at a time.
     """
 
     host: str = "127.0.0.1"
@@ -103,6 +104,7 @@ class GatewaySettings(Section, frozen=True):
     allowed_hosts: list[str] = []
     body_bytes_max: Positive = 64 * 1024
     answer_timeout_ms: Positive = 5_000
+    exports_max: Positive = 8
     metrics_token: Secret = Secret()
     docs: bool = False
     idempotency_kept_s: Annotated[int, msgspec.Meta(ge=3_600, le=31 * 86_400)] = 86_400
@@ -137,12 +139,15 @@ class WorkerSettings(Section, frozen=True):
     """health ports of the seed's services: trading 8007, database 8008, chain 8009.
 
     metrics_token: what a peer from beyond this machine needs to see measurements and reasons; without one nobody does.
+    exports_max: exports one worker reads at a time; export_rows_max: more ticks than this are asked for in parts.
     """
 
     host: str = "127.0.0.1"
     health_port: Port = 8008
     instance: str = ""
     metrics_token: Secret = Secret()
+    exports_max: Positive = 2
+    export_rows_max: Positive = 50_000_000
 
 
 class ConnectorSettings(Section, frozen=True):

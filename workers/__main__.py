@@ -15,9 +15,10 @@ from core.infrastructure.central_hub import Hub, open_hub
 from core.infrastructure.config_manager import load_settings
 from core.infrastructure.process import die_with_parent
 from core.ports import JobFunction, QueueLimits
-from core.settings import Settings
+from core.settings import Settings, WorkerSettings
 from core.telemetry import metrics
 from core.telemetry.logs import configure_logging
+from workers.exports import TickExports
 from workers.health import serve_health
 from workers.market import MarketReads
 from workers.queues import QUEUES
@@ -31,6 +32,8 @@ NEEDS: Final = frozenset(
         "postgres",
         "clickhouse",
         "tick_reader",
+        "tick_pages",
+        "answer_streams",
         "sources",
         "latest_quotes",
         "certifier",
@@ -64,7 +67,7 @@ async def run(settings: Settings, queue: QueueLimits) -> None:
             keep_to_policy(hub["retention"], hub["sources"], settings.retention.ticks_days)
         )
         try:
-            await hub["job_runner"].run(queue, functions(hub), error_handler.report, stop)
+            await hub["job_runner"].run(queue, functions(hub, settings.worker), error_handler.report, stop)
         finally:
             housekeeping.cancel()
         log.info("worker.stopped", queue=queue.name)
@@ -77,7 +80,7 @@ async def _give_up(opening: "asyncio.Task[Hub]") -> None:
         await asyncio.wait({opening}, timeout=GIVE_UP_INTERVAL_S)
 
 
-def functions(hub: Hub) -> list[JobFunction]:
+def functions(hub: Hub, worker: WorkerSettings) -> list[JobFunction]:
     """Return the functions of the database queue, over this hub's services."""
     reads = MarketReads(
         registry=hub["sources"],
@@ -85,7 +88,13 @@ def functions(hub: Hub) -> list[JobFunction]:
         quotes_kept=hub["latest_quotes"],
         certifier=hub["certifier"],
     )
-    return list(reads.functions())
+    exports = TickExports(
+        limits=worker,
+        registry=hub["sources"],
+        tick_pages=hub["tick_pages"],
+        streams=hub["answer_streams"],
+    )
+    return [*reads.functions(), *exports.functions()]
 
 
 async def _unhealthy(hub: Hub, queue: QueueLimits) -> str:
