@@ -119,10 +119,10 @@ async def _while_read(writer: AnswerWriter, work: Coroutine[Any, Any, None]) -> 
     leaving = asyncio.create_task(writer.abandoned())
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if leaving.done():
+        if not leaving.done():
+            await working
+        else:
             log.info("export.abandoned")
-            return
-        await working
     finally:
         working.cancel()
         leaving.cancel()

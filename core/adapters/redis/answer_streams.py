@@ -23,12 +23,14 @@ CHUNK_BYTES: Final = 256 * 1024
 WINDOW_CHUNKS: Final = 8
 """Chunks of one answer that may lie in Redis."""
 POP_BLOCKS_S: Final = 1
-BEAT_INTERVAL_S: Final = 1.5
-ALIVE_MS: Final = 6_000
+BEAT_INTERVAL_S: Final = 1.0
+ALIVE_MS: Final = 5_000
 """A side not heard of for this long is gone."""
 KEPT_MS: Final = 30_000
 BEGUN_KEPT_MS: Final = 3_600_000
 """As long as a job lives: whoever runs it again must not write behind what its reader has."""
+
+GONE_PAUSE_S: Final = 0.1
 
 _HEAD: Final = struct.Struct(">cQ")
 _DATA, _END, _BROKEN = b"d", b"e", b"b"
@@ -62,7 +64,7 @@ class RedisAnswerWriter:
         self._number = 0
         self._rest = b""
         self._gone = asyncio.Event()
-        self.ended = False
+        self._ended = False
 
     async def write(self, data: bytes) -> None:
         data = self._rest + data if self._rest else data
@@ -78,7 +80,7 @@ class RedisAnswerWriter:
     async def end(self) -> None:
         await self._flush()
         await self._push(_END, b"")
-        self.ended = True
+        self._ended = True
 
     async def abandoned(self) -> None:
         await self._gone.wait()
@@ -97,11 +99,16 @@ class RedisAnswerWriter:
                     self._gone.set()
             await asyncio.sleep(BEAT_INTERVAL_S)
 
-    def break_off(self) -> None:
-        """Tell the reader, if it can be told, that nothing more will come."""
+    def leave(self) -> None:
+        """Tell the reader that nothing more will come, or take away what nobody will read; if Redis can be told."""
+        keys = self._keys
+        commands: list[Command] = [("UNLINK", keys.writer)]
+        if self._gone.is_set():
+            commands = [("UNLINK", keys.chunks, keys.credits, keys.writer)]
+        elif not self._ended:
+            commands = [("RPUSH", keys.chunks, _HEAD.pack(_BROKEN, self._number)), *keys.kept()]
         with suppress(Unavailable):
-            frame = _HEAD.pack(_BROKEN, self._number)
-            self._link.get().send(("RPUSH", self._keys.chunks, frame), *self._keys.kept())
+            self._link.get().send(*commands)
 
     async def _flush(self) -> None:
         if self._rest:
@@ -127,6 +134,8 @@ class RedisAnswerWriter:
         self._credits += len(earned)
         if _ABANDONED in earned:
             self._gone.set()
+            # Whoever heeds `abandoned` hears of it first.
+            await asyncio.sleep(GONE_PAUSE_S)
             raise Unavailable("nobody reads the answer any more", code="ANSWER_ABANDONED")
 
 
@@ -137,7 +146,7 @@ class _Reader:
         self._link = link
         self._pops = pops
         self._keys = keys
-        self.ended = False
+        self._ended = False
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         expected = 0
@@ -146,7 +155,7 @@ class _Reader:
             if kind == _BROKEN or number != expected:
                 raise _broken(f"{kind!r} number {number} where {expected} is due")
             if kind == _END:
-                self.ended = True
+                self._ended = True
                 return
             expected += 1
             yield data
@@ -167,7 +176,7 @@ class _Reader:
         """Tell the writer, if it can be told, that nobody reads any more, and take away what lies here."""
         keys = self._keys
         commands: list[Command] = [("UNLINK", keys.reader, keys.chunks, keys.credits)]
-        if not self.ended:
+        if not self._ended:
             commands += [("RPUSH", keys.credits, _ABANDONED), ("PEXPIRE", keys.credits, KEPT_MS)]
         with suppress(Unavailable):
             self._link.get().send(*commands)
@@ -215,19 +224,18 @@ class RedisAnswerStreams:
                 try:
                     yield writer
                 finally:
-                    if not writer.ended:
-                        writer.break_off()
+                    writer.leave()
 
     @asynccontextmanager
     async def reading(self, stream: str) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         async with self._pops() as pops:
             reader = _Reader(self._link, pops, _Keys(stream))
             await reader.show()
-            async with _beating(reader), aclosing(reader.chunks()) as chunks:
-                try:
+            try:
+                async with aclosing(reader.chunks()) as chunks, _beating(reader):
                     yield chunks
-                finally:
-                    reader.leave()
+            finally:
+                reader.leave()
 
     @asynccontextmanager
     async def _pops(self) -> AsyncIterator[Connection]:
