@@ -88,7 +88,7 @@ class GatewaySettings(Section, frozen=True):
     docs: whether anybody may read the API's documentation at /docs; otherwise /openapi.json asks for a token.
     behind_tls_proxy: only a proxy that ends TLS can reach us, so we may listen beyond loopback without it;
     trusted_proxies: addresses and CIDRs whose `proxy_header` names the caller; cors_origins: web pages that may read
-    our answers; allowed_hosts: the names we answer to, none for any (on loopback without a proxy: this machine's).
+    our answers; allowed_hosts: the names we answer to, none for any (on loopback without a proxy: this machine's);
     exports_max: exports one process sends at a time.
     """
 
@@ -138,7 +138,7 @@ class BridgeSettings(Section, frozen=True):
 class WorkerSettings(Section, frozen=True):
     """health ports of the seed's services: trading 8007, database 8008, chain 8009.
 
-    metrics_token: what a peer from beyond this machine needs to see measurements and reasons; without one nobody does.
+    metrics_token: what a peer from beyond this machine needs to see measurements and reasons; without one nobody does;
     exports_max: exports one worker reads at a time; export_rows_max: more ticks than this are asked for in parts.
     """
 

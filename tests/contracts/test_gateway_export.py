@@ -170,8 +170,9 @@ class Reader:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         self._socket.settimeout(30)
         self._socket.connect(("127.0.0.1", door.settings.gateway.port))
-        head = f"GET {path} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {door.token()}\r\n\r\n"
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {door.token()}\r\n\r\n"
         self._socket.sendall(head.encode())
+        assert self._socket.recv(15) == b"HTTP/1.1 200 OK"
 
     def __enter__(self) -> "Reader":
         return self
