@@ -29,7 +29,17 @@ from gateway.signing import load_signer
 log = structlog.get_logger(__name__)
 
 NEEDS: Final = frozenset(
-    {"job_queue", "answer_streams", "identity", "access_tokens", "api_keys", "idempotency", "revocations", "redis", "postgres"}
+    {
+        "job_queue",
+        "answer_streams",
+        "identity",
+        "access_tokens",
+        "api_keys",
+        "idempotency",
+        "revocations",
+        "redis",
+        "postgres",
+    }
 )
 START_PATIENCE_S: Final = 60.0
 QUEUE_OF_READS: Final = "database"

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from core.errors.exceptions import Unavailable
 from core.messages.jobs import EXPORT_CONTENT_TYPES, Answer, ExportOrder, ExportQuery, Format
@@ -71,6 +71,10 @@ class Export(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._held:
+            if scope["method"] == "HEAD":
+                await send(self._start())
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
             sending = asyncio.create_task(self._send(send))
             leaving = asyncio.create_task(_left(receive))
             try:
@@ -85,8 +89,11 @@ class Export(StreamingResponse):
                 await _cancelled(sending)
                 await _cancelled(leaving)
 
+    def _start(self) -> Message:
+        return {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send(self._start())
         await _passed(send, self._first)
         async for chunk in self._chunks:
             await _passed(send, chunk)

@@ -336,6 +336,13 @@ def test_bounds_are_inclusive_on_the_clock_that_is_named(http: httpx.Client) -> 
     assert len(keys("csv", http.get("/v1/ticks/export?symbol=EURUSD&format=csv&clock=utc").content)) == 3
 
 
+def test_asked_for_its_head_it_sends_no_ticks(http: httpx.Client, door: FrontDoor) -> None:
+    answer = http.head("/v1/ticks/export?symbol=MANY&format=parquet")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert "parquet" in answer.headers["content-type"]
+    wait_for(lambda: measured(door, "tickgate_exports_running") == 0, "the export ending", timeout_s=3)
+
+
 def test_another_tenants_ticks_are_not_there(http: httpx.Client) -> None:
     refused = http.get("/v1/ticks/export?symbol=SECRET&source=rival")
     assert (refused.status_code, refused.json()["code"]) == (404, "SOURCE_NOT_FOUND")
