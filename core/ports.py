@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from core.messages.dead_letters import DeadLetter
     from core.messages.jobs import (
         Answer,
         BarQuery,
         ErrorReport,
-        ExportQuery,
         JobState,
         Message,
         QuarantineQuery,
         TickQuery,
     )
+    from core.messages.queues import QueueStanding
     from core.messages.wire import Notice
     from core.model.keys import ApiKey, KeySecret
     from core.model.principals import Principal
+    from core.model.retries import RetryClass
     from core.model.ticks import MarketCursor, Tally, TickBlock
 
 
@@ -181,52 +183,6 @@ class TickReader(Protocol):
         """Return the newest stored quote of each (source, symbol) as JSON, for when the fast copy is empty.
 
         Raises: Unavailable.
-        """
-
-
-class TickPages(Protocol):
-    """The store of ticks as exports read it: all of an answer, a bounded piece at a time."""
-
-    async def sources(self, query: ExportQuery, sources: Sequence[str], rows_max: int) -> Sequence[str]:
-        """Return those of `sources` that have ticks to export.
-
-        Raises: Invalid (code TOO_MANY_ROWS): together they have more than `rows_max`. Unavailable.
-        """
-
-    def pages(self, query: ExportQuery, sources: Sequence[str]) -> AsyncGenerator[bytes, None]:
-        """Yield the ticks in their order, at least one page.
-
-        JSON: lines. CSV: lines, the first page with the header. Arrow and Parquet: each page an Arrow stream of
-        the same schema. Raises: Unavailable.
-        """
-
-
-class AnswerWriter(Protocol):
-    """A worker's end of an answer stream."""
-
-    async def write(self, data: bytes) -> None:
-        """Pass `data` on, waiting while the reader has enough. Raises: Unavailable."""
-
-    async def end(self) -> None:
-        """Say that the answer is complete. Raises: Unavailable."""
-
-    async def abandoned(self) -> None:
-        """Return once nobody reads any more."""
-
-
-class AnswerStreams(Protocol):
-    """Answers too large for one message, passed from a worker to a gateway at the reader's pace."""
-
-    def writing(self, stream: str) -> AbstractAsyncContextManager[AnswerWriter]:
-        """Open the writer's end, once and never again. Leaving it without `end` breaks the answer.
-
-        Raises: Unavailable: somebody has begun to write it before, or the queue does not answer.
-        """
-
-    def reading(self, stream: str) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
-        """Open the reader's end and give the answer's chunks; leaving it early stops the writer.
-
-        The generator raises: Unavailable (code ANSWER_BROKEN): the writer has gone without `end`.
         """
 
 
@@ -479,6 +435,55 @@ class JobQueue(Protocol):
         """Tell whether a worker of this queue is alive. Raises: Unavailable."""
 
 
+class QueueControl(Protocol):
+    """Look at queues and at jobs from outside, and interfere."""
+
+    async def standings(self) -> Sequence[QueueStanding]:
+        """Return how every queue stands. Raises: Unavailable."""
+
+    async def cancel(self, job_id: str, *, tenant: str) -> JobState:
+        """End a job. One that waits is CANCELLED at once, one that runs as soon as its worker has heard of it.
+
+        Raises: NotFound (also for another tenant's), Conflict (code JOB_ENDED), Unavailable.
+        """
+
+    async def put(self, job_id: str, queue: str, job: bytes) -> None:
+        """Ask a job again, from now on under `job_id`. job: as a dead letter keeps it.
+
+        Raises: Unavailable, Corrupt: it cannot be read.
+        """
+
+    async def buried(self, queue: str, count_max: int) -> Sequence[bytes]:
+        """Return the oldest dead letters that wait for the ledger, encoded. Raises: Unavailable."""
+
+    async def forget_buried(self, queue: str, letters: Sequence[bytes]) -> None:
+        """Let go of dead letters the ledger holds now. Doing it twice changes nothing. Raises: Unavailable."""
+
+
+class DeadLetters(Protocol):
+    """Jobs that failed for good. tenant None: everybody's, the system's own too, for the operator only."""
+
+    async def record(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep them; one that is there already stays as it is. Raises: Unavailable."""
+
+    async def page(self, tenant: str | None, before: str | None, count: int) -> Sequence[DeadLetter]:
+        """Return up to `count`, the youngest first, older than the one with the id `before`. Raises: Unavailable."""
+
+    async def one(self, letter_id: str, tenant: str | None) -> DeadLetter:
+        """Return one. Raises: NotFound (also for another tenant's), Unavailable."""
+
+    async def replay(
+        self, letter_id: str, tenant: str | None, put: Callable[[DeadLetter], Awaitable[str]]
+    ) -> DeadLetter:
+        """Mark it replayed if `put`, which returns the new job's id, does not fail. At most one replay at a time.
+
+        Raises: NotFound, Conflict (code DEAD_LETTER_REPLAYED), Unavailable, and what `put` raises.
+        """
+
+    async def purge(self, kept_days: int) -> int:
+        """Delete those that failed more than `kept_days` ago, and return how many. Raises: Unavailable."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLimits:
     """How one queue is worked off. tries: starts of one job, killed workers' included; expiry_s: a job not started
@@ -492,19 +497,34 @@ class QueueLimits:
     expiry_s: float
     keep_s: float
     drain_s: float
+    retry: RetryClass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A job asked once in every slot of `every_s` seconds of the queue's clock, however many workers there are.
+
+    A slot nobody lived in is not made up for.
+    """
+
+    function: str
+    queue: str
+    every_s: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFunction:
     """A job function as arq knows it: `run(ctx, request, *, tenant, ...)`, request as plain decoded msgpack.
 
-    timeout_s, tries: its own, where they differ from its queue's.
+    ctx: `job_id`, `job_try`, and `progress(done, total=None, note="")`, which tells whoever polls the job.
+    timeout_s, tries, retry: its own, where they differ from its queue's.
     """
 
     name: str
     run: Callable[..., Awaitable[Any]]
     timeout_s: float | None = None
     tries: int | None = None
+    retry: RetryClass | None = None
 
 
 class JobRunner(Protocol):
@@ -516,10 +536,11 @@ class JobRunner(Protocol):
         functions: Sequence[JobFunction],
         report: Callable[..., ErrorReport],
         stop: asyncio.Event,
+        schedules: Sequence[Schedule] = (),
     ) -> None:
         """Work the queue off until `stop`, then finish what runs; survive the queue's store going away.
 
-        report: logs an exception once and says what its caller may know.
+        report: logs an exception once and says what its caller may know. schedules: this queue's.
         """
 
 

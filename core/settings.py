@@ -88,8 +88,7 @@ class GatewaySettings(Section, frozen=True):
     docs: whether anybody may read the API's documentation at /docs; otherwise /openapi.json asks for a token.
     behind_tls_proxy: only a proxy that ends TLS can reach us, so we may listen beyond loopback without it;
     trusted_proxies: addresses and CIDRs whose `proxy_header` names the caller; cors_origins: web pages that may read
-    our answers; allowed_hosts: the names we answer to, none for any (on loopback without a proxy: this machine's);
-    exports_max: exports one process sends at a time.
+    our answers; allowed_hosts: the names we answer to, none for any (on loopback without a proxy: this machine's).
     """
 
     host: str = "127.0.0.1"
@@ -104,7 +103,6 @@ class GatewaySettings(Section, frozen=True):
     allowed_hosts: list[str] = []
     body_bytes_max: Positive = 64 * 1024
     answer_timeout_ms: Positive = 5_000
-    exports_max: Positive = 8
     metrics_token: Secret = Secret()
     docs: bool = False
     idempotency_kept_s: Annotated[int, msgspec.Meta(ge=3_600, le=31 * 86_400)] = 86_400
@@ -136,18 +134,23 @@ class BridgeSettings(Section, frozen=True):
 
 
 class WorkerSettings(Section, frozen=True):
-    """health ports of the seed's services: trading 8007, database 8008, chain 8009.
+    """*_port: where each queue's worker answers for its health, so that one settings file serves them all.
+    health_port: this process' own instead, where several workers of one queue share a machine.
 
-    metrics_token: what a peer from beyond this machine needs to see measurements and reasons; without one nobody does;
-    exports_max: exports one worker reads at a time; export_rows_max: more ticks than this are asked for in parts.
+    metrics_token: what a peer from beyond this machine needs to see measurements and reasons; without one nobody does.
     """
 
     host: str = "127.0.0.1"
-    health_port: Port = 8008
+    trading_port: Port = 8007
+    database_port: Port = 8008
+    chain_port: Port = 8009
+    health_port: Port | None = None
     instance: str = ""
     metrics_token: Secret = Secret()
-    exports_max: Positive = 2
-    export_rows_max: Positive = 50_000_000
+
+    def port_of(self, queue: str) -> int:
+        """Return where the worker of `queue` listens."""
+        return self.health_port or int(getattr(self, f"{queue}_port"))
 
 
 class ConnectorSettings(Section, frozen=True):

@@ -14,34 +14,16 @@ from core.infrastructure import error_handler
 from core.infrastructure.central_hub import Hub, open_hub
 from core.infrastructure.config_manager import load_settings
 from core.infrastructure.process import die_with_parent
-from core.ports import JobFunction, QueueLimits
-from core.settings import Settings, WorkerSettings
+from core.ports import QueueLimits
+from core.settings import Settings
 from core.telemetry import metrics
 from core.telemetry.logs import configure_logging
-from workers.exports import TickExports
 from workers.health import serve_health
-from workers.market import MarketReads
-from workers.queues import QUEUES
-from workers.retention import keep_to_policy
+from workers.queues import QUEUES, SCHEDULES
+from workers.workshops import WORKSHOPS, functions_of
 
 log = structlog.get_logger(__name__)
 
-NEEDS: Final = frozenset(
-    {
-        "redis",
-        "postgres",
-        "clickhouse",
-        "tick_reader",
-        "tick_pages",
-        "answer_streams",
-        "sources",
-        "latest_quotes",
-        "certifier",
-        "retention",
-        "job_queue",
-        "job_runner",
-    }
-)
 START_PATIENCE_S: Final = 60.0
 GIVE_UP_INTERVAL_S: Final = 0.1
 
@@ -53,7 +35,9 @@ async def run(settings: Settings, queue: QueueLimits) -> None:
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
     async with AsyncExitStack() as stack:
         opening = asyncio.create_task(
-            stack.enter_async_context(open_hub(settings, NEEDS, patience_s=START_PATIENCE_S))
+            stack.enter_async_context(
+                open_hub(settings, WORKSHOPS[queue.name].needs, patience_s=START_PATIENCE_S)
+            )
         )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -62,14 +46,11 @@ async def run(settings: Settings, queue: QueueLimits) -> None:
             await _give_up(opening)
             return
         hub = opening.result()
-        await stack.enter_async_context(serve_health(settings.worker, lambda: _unhealthy(hub, queue)))
-        housekeeping = asyncio.create_task(
-            keep_to_policy(hub["retention"], hub["sources"], settings.retention.ticks_days)
-        )
-        try:
-            await hub["job_runner"].run(queue, functions(hub, settings.worker), error_handler.report, stop)
-        finally:
-            housekeeping.cancel()
+        port = settings.worker.port_of(queue.name)
+        await stack.enter_async_context(serve_health(settings.worker, port, lambda: _unhealthy(hub, queue)))
+        schedules = [schedule for schedule in SCHEDULES if schedule.queue == queue.name]
+        served = functions_of(queue.name, hub, settings)
+        await hub["job_runner"].run(queue, served, error_handler.report, stop, schedules)
         log.info("worker.stopped", queue=queue.name)
 
 
@@ -78,23 +59,6 @@ async def _give_up(opening: "asyncio.Task[Hub]") -> None:
     while not opening.done():
         opening.cancel()
         await asyncio.wait({opening}, timeout=GIVE_UP_INTERVAL_S)
-
-
-def functions(hub: Hub, worker: WorkerSettings) -> list[JobFunction]:
-    """Return the functions of the database queue, over this hub's services."""
-    reads = MarketReads(
-        registry=hub["sources"],
-        reader=hub["tick_reader"],
-        quotes_kept=hub["latest_quotes"],
-        certifier=hub["certifier"],
-    )
-    exports = TickExports(
-        limits=worker,
-        registry=hub["sources"],
-        tick_pages=hub["tick_pages"],
-        streams=hub["answer_streams"],
-    )
-    return [*reads.functions(), *exports.functions()]
 
 
 async def _unhealthy(hub: Hub, queue: QueueLimits) -> str:

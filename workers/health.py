@@ -31,7 +31,7 @@ def is_operator(request: web.Request, metrics_token: Secret) -> bool:
 
 
 @asynccontextmanager
-async def serve_health(worker: WorkerSettings, unhealthy: Unhealthy) -> AsyncIterator[None]:
+async def serve_health(worker: WorkerSettings, port: int, unhealthy: Unhealthy) -> AsyncIterator[None]:
     """Serve /livez, /readyz and /metrics. unhealthy: says what is wrong, or nothing.
 
     Raises:
@@ -57,11 +57,9 @@ async def serve_health(worker: WorkerSettings, unhealthy: Unhealthy) -> AsyncIte
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, worker.host, worker.health_port).start()
+        await web.TCPSite(runner, worker.host, port).start()
     except OSError as e:
-        raise Unavailable(
-            f"port {worker.health_port} cannot be opened: {e.strerror}", code="PORT_TAKEN"
-        ) from e
+        raise Unavailable(f"port {port} cannot be opened: {e.strerror}", code="PORT_TAKEN") from e
     try:
         yield
     finally:

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from core.errors.exceptions import Invalid, Unavailable
+from core.errors.exceptions import Invalid, NotFound, Unavailable
+from core.infrastructure.central_hub import Hub
 from core.market.completeness import certify
 from core.messages.jobs import (
     JOBS,
@@ -20,8 +21,8 @@ from core.messages.jobs import (
     TickQuery,
 )
 from core.ports import Certifier, JobFunction, LatestQuotes, SourceRegistry, TickReader
+from core.settings import Settings
 from core.telemetry import tracing
-from workers.ownership import owned_sources
 
 JSON_TYPE: Final = "application/json"
 
@@ -36,7 +37,7 @@ class MarketReads:
     certifier: Certifier
 
     def functions(self) -> Sequence[JobFunction]:
-        """Return every function of the database queue, each with its name in the job table."""
+        """Return every market read, each with its name in the job table."""
         handlers: Mapping[str, Callable[[Any, Sequence[str]], Awaitable[Answer]]] = {
             "market.symbols": self.symbols,
             "market.quotes": self.quotes,
@@ -87,6 +88,14 @@ class MarketReads:
             # The store knows as well, only slower.
             return {}
 
+    async def _sources(self, tenant: str, wanted: str | None) -> Sequence[str]:
+        owned = await self.registry.sources_of(tenant)
+        if wanted is None:
+            return owned
+        if wanted not in owned:
+            raise NotFound(f"no source is named {wanted!r}", code="SOURCE_NOT_FOUND")
+        return [wanted]
+
     def _job(
         self, kind: type[Message], handler: Callable[[Any, Sequence[str]], Awaitable[Answer]]
     ) -> Callable[..., Awaitable[Answer]]:
@@ -97,10 +106,20 @@ class MarketReads:
             except msgspec.ValidationError as e:
                 raise Invalid(str(e)) from e
             # Every kind of this queue names at most one source.
-            sources = await owned_sources(self.registry, tenant, getattr(query, "source", None))
-            return await handler(query, sources)
+            return await handler(query, await self._sources(tenant, getattr(query, "source", None)))
 
         return run
+
+
+def functions(hub: Hub, _settings: Settings) -> Sequence[JobFunction]:
+    """Return the market reads over this hub's services."""
+    reads = MarketReads(
+        registry=hub["sources"],
+        reader=hub["tick_reader"],
+        quotes_kept=hub["latest_quotes"],
+        certifier=hub["certifier"],
+    )
+    return reads.functions()
 
 
 def _listed(items: Sequence[bytes]) -> Answer:

@@ -63,11 +63,6 @@ PROVIDERS: Final = _table(
         requires=frozenset({"clickhouse"}),
     ),
     Provider(
-        name="tick_pages",
-        opens="core.adapters.clickhouse.tick_pages:open_tick_pages",
-        requires=frozenset({"clickhouse"}),
-    ),
-    Provider(
         name="retention",
         opens="core.adapters.clickhouse.retention:open_retention",
         requires=frozenset({"clickhouse"}),
@@ -82,7 +77,16 @@ PROVIDERS: Final = _table(
         opens="core.adapters.redis.latest_quotes:open_latest_quotes",
         requires=frozenset({"redis"}),
     ),
-    Provider(name="answer_streams", opens="core.adapters.redis.answer_streams:open_answer_streams"),
     Provider(name="job_queue", opens="core.adapters.redis.job_queue:open_job_queue"),
+    Provider(
+        name="queue_control",
+        opens="core.adapters.redis.job_queue_control:open_queue_control",
+        requires=frozenset({"job_queue"}),
+    ),
+    Provider(
+        name="dead_letters",
+        opens="core.adapters.postgres.dead_letters:open_dead_letters",
+        requires=frozenset({"postgres"}),
+    ),
     Provider(name="job_runner", opens="core.adapters.redis.job_queue_worker:open_job_runner"),
 )

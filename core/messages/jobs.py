@@ -32,7 +32,6 @@ DEFECT_TEXT: Final = "something on our side is broken; the developers need the f
 
 SymbolName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 SourceName = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
-StreamName = Annotated[str, msgspec.Meta(min_length=16, max_length=64)]
 CursorText = Annotated[str, msgspec.Meta(min_length=1, max_length=CURSOR_LENGTH_MAX)]
 TickLimit = Annotated[int, msgspec.Meta(ge=1, le=TICKS_MAX)]
 BarLimit = Annotated[int, msgspec.Meta(ge=1, le=BARS_MAX)]
@@ -54,8 +53,6 @@ CONTENT_TYPES: Final[dict[Format, str]] = {
     Format.PARQUET: "application/vnd.apache.parquet",
 }
 assert set(CONTENT_TYPES) == set(Format), "every format has its content type"
-EXPORT_CONTENT_TYPES: Final = {**CONTENT_TYPES, Format.JSON: "application/x-ndjson"}
-"""What a whole export is: its JSON is one object a line."""
 CONTENT_FORMATS: Final = {kind.partition(";")[0]: form for form, kind in CONTENT_TYPES.items()}
 
 
@@ -130,24 +127,6 @@ class TickQuery(Query, frozen=True, kw_only=True):
     limit: TickLimit = ROWS_DEFAULT
 
 
-class ExportQuery(Message, frozen=True, kw_only=True):
-    """All ticks of one symbol in the order of (time_msc, source, epoch, seq), in one answer. Bounds as in `Query`."""
-
-    symbol: SymbolName
-    source: SourceName | None = None
-    start_ms: int | None = None
-    stop_ms: int | None = None
-    clock: TimeBase = TimeBase.SERVER
-    format: Format = Format.JSON
-
-
-class ExportOrder(Message, frozen=True, kw_only=True):
-    """An export on its way to a worker. stream: the answer stream somebody reads it from."""
-
-    query: ExportQuery
-    stream: StreamName
-
-
 class BarQuery(Query, frozen=True, kw_only=True):
     """Bars of one symbol in the order of (time, source); a bar never mixes sources."""
 
@@ -184,6 +163,10 @@ class CompletenessQuery(Message, frozen=True, kw_only=True):
     day: int | None = None
 
 
+class Probe(Message, frozen=True, kw_only=True):
+    """Is anybody there? Answered by every queue."""
+
+
 class Answer(Message, frozen=True, kw_only=True):
     """A finished read, ready to be sent. rows: how many items the body holds."""
 
@@ -209,6 +192,22 @@ class JobStatus(StrEnum):
     RUNNING = "running"
     FINISHED = "finished"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED: Final = frozenset({JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELLED})
+CANCELLED: Final = ErrorReport(
+    category=Category.CONFLICT, code="JOB_CANCELLED", public="the job was cancelled"
+)
+
+
+class JobProgress(Message, frozen=True, kw_only=True):
+    """How far a running job says it is. total: None while it does not know."""
+
+    done: int
+    total: int | None = None
+    note: str = ""
+    at_ms: int = 0
 
 
 class JobState(Message, frozen=True, kw_only=True):
@@ -221,6 +220,7 @@ class JobState(Message, frozen=True, kw_only=True):
     enqueued_at_ms: int
     started_at_ms: int | None = None
     finished_at_ms: int | None = None
+    progress: JobProgress | None = None
     error: ErrorReport | None = None
     answer: Answer | None = None
 
@@ -246,12 +246,14 @@ JOBS: Final = _table(
     JobKind(function="market.symbols", queue="database", request=SymbolQuery, scope=Scope.MARKET_READ),
     JobKind(function="market.quotes", queue="database", request=QuoteQuery, scope=Scope.MARKET_READ),
     JobKind(function="market.ticks", queue="database", request=TickQuery, scope=Scope.MARKET_READ),
-    JobKind(function="market.export", queue="database", request=ExportOrder, scope=Scope.MARKET_READ),
     JobKind(function="market.bars", queue="database", request=BarQuery, scope=Scope.MARKET_READ),
     JobKind(function="market.quarantine", queue="database", request=QuarantineQuery, scope=Scope.MARKET_READ),
     JobKind(
         function="market.completeness", queue="database", request=CompletenessQuery, scope=Scope.MARKET_READ
     ),
+    JobKind(function="database.probe", queue="database", request=Probe, scope=Scope.QUEUES_READ),
+    JobKind(function="trading.probe", queue="trading", request=Probe, scope=Scope.QUEUES_READ),
+    JobKind(function="chain.probe", queue="chain", request=Probe, scope=Scope.QUEUES_READ),
 )
 
 _ERRORS: Final[dict[Category, type[TickgateError]]] = {

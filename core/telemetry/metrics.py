@@ -85,13 +85,6 @@ HTTP_IN_FLIGHT: Final = Gauge(
 )
 TOKENS_ISSUED: Final = Counter("tickgate_tokens_issued_total", "Access tokens issued", registry=REGISTRY)
 
-EXPORTS_RUNNING: Final = Gauge(
-    "tickgate_exports_running", "Exports this process reads or sends now", registry=REGISTRY
-)
-EXPORT_BYTES: Final = Counter(
-    "tickgate_export_bytes_total", "Bytes of exports written, by format", ["format"], registry=REGISTRY
-)
-
 # -- queue -------------------------------------------------------------------------------------------------
 JOBS_ASKED: Final = Counter(
     "tickgate_jobs_asked_total", "Jobs put into a queue", ["function"], registry=REGISTRY
@@ -107,7 +100,7 @@ JOBS_RESTORED: Final = Counter(
 )
 JOBS_DONE: Final = Counter(
     "tickgate_jobs_done_total",
-    "Runs of a job that ended, by outcome: finished, failed, retried, released",
+    "Runs of a job that ended, by outcome: finished, failed, cancelled, retried, released",
     ["function", "outcome"],
     registry=REGISTRY,
 )
@@ -126,6 +119,35 @@ JOB_RUN_SECONDS: Final = Histogram(
     registry=REGISTRY,
 )
 JOBS_RUNNING: Final = Gauge("tickgate_jobs_running", "Jobs running now", ["queue"], registry=REGISTRY)
+DEAD_LETTERS: Final = Counter(
+    "tickgate_dead_letters_total", "Jobs that failed for good", ["queue", "category"], registry=REGISTRY
+)
+QUEUE_DEPTH: Final = Gauge(
+    "tickgate_queue_depth", "Jobs asked and not ended, running ones included", ["queue"], registry=REGISTRY
+)
+QUEUE_OLDEST_SECONDS: Final = Gauge(
+    "tickgate_queue_oldest_seconds",
+    "For how long the oldest of them has been due",
+    ["queue"],
+    registry=REGISTRY,
+)
+QUEUE_IN_PROGRESS: Final = Gauge(
+    "tickgate_queue_in_progress", "Jobs running now, over all workers", ["queue"], registry=REGISTRY
+)
+QUEUE_WORKERS: Final = Gauge("tickgate_queue_workers", "Workers alive", ["queue"], registry=REGISTRY)
+DEAD_LETTERS_WAITING: Final = Gauge(
+    "tickgate_dead_letters_waiting", "Dead letters on their way to the ledger", ["queue"], registry=REGISTRY
+)
+QUEUE_PROBE_SECONDS: Final = Histogram(
+    "tickgate_queue_probe_seconds",
+    "Round trip of a probe job through a queue",
+    ["queue"],
+    buckets=_LATENCY_BUCKETS_S,
+    registry=REGISTRY,
+)
+QUEUE_PROBES_FAILED: Final = Counter(
+    "tickgate_queue_probes_failed_total", "Probes not answered in time", ["queue"], registry=REGISTRY
+)
 REDIS_CONNECTED: Final = Gauge(
     "tickgate_redis_connected", "1 while a standing connection to Redis is up", ["link"], registry=REGISTRY
 )

@@ -202,7 +202,7 @@ def test_without_a_signing_key_it_does_not_start_and_says_why(door: FrontDoor, t
 
 
 def test_a_workers_health_and_metrics_are_served(door: FrontDoor) -> None:
-    url = f"http://127.0.0.1:{door.settings.worker.health_port}"
+    url = f"http://127.0.0.1:{door.settings.worker.port_of('database')}"
     assert httpx.get(f"{url}/livez").status_code == 200
     assert httpx.get(f"{url}/readyz").json() == {"ready": True, "problem": ""}
     assert "tickgate_jobs_done_total" in httpx.get(f"{url}/metrics").text

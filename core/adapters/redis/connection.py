@@ -19,6 +19,8 @@ from core.settings import RedisSettings
 Command = tuple[str | bytes | int, ...]
 OnMessage = Callable[[bytes], None]
 
+STEPPED_DOWN: Final = ("READONLY", "MASTERDOWN")
+"""What a server answers that is a replica since a failover: another one is to be looked for."""
 _REFUSED: Final = ("WRONGPASS", "NOAUTH", "ERR invalid password", "ERR AUTH", "ERR DB index")
 
 
@@ -120,9 +122,11 @@ class Connection(asyncio.Protocol):
         if len(batch.answers) < batch.size:
             return
         self._waiting.popleft()
+        refused = _refusal(batch.answers)
+        if refused is not None and str(refused).startswith(STEPPED_DOWN):
+            self._loop.call_soon(self.close)
         if batch.future is None or batch.future.done():
             return
-        refused = next((one for one in batch.answers if isinstance(one, hiredis.ReplyError)), None)
         if refused is None:
             batch.future.set_result(batch.answers)
         else:
@@ -139,6 +143,13 @@ class Connection(asyncio.Protocol):
                 self._watch(self._answered)
 
         self._watchdog = self._loop.call_later(self._answer_timeout_s, look)
+
+
+def _refusal(answers: list[Any]) -> hiredis.ReplyError | None:
+    for answer in answers:
+        if isinstance(answer, hiredis.ReplyError):
+            return answer
+    return None
 
 
 async def connect(

@@ -85,11 +85,12 @@ class RedisJobQueue:
         return self._deliver(job_id, result)
 
     async def state(self, job_id: str, *, tenant: str) -> JobState:
-        result, body, claimed, attempts = await self._command(
+        result, body, claimed, attempts, progress = await self.command(
             ("GET", arq_format.result_key(job_id)),
             ("GET", arq_format.job_key(job_id)),
             ("EXISTS", arq_format.claim_key(job_id)),
             ("GET", arq_format.attempts_key(job_id)),
+            ("GET", arq_format.progress_key(job_id)),
         )
         if result is not None:
             finished = arq_format.decode_result(result)
@@ -104,11 +105,12 @@ class RedisJobQueue:
                     status=JobStatus.RUNNING if claimed else JobStatus.QUEUED,
                     attempts=int(attempts or 0),
                     enqueued_at_ms=job.et,
+                    progress=arq_format.decode_progress(progress) if progress is not None else None,
                 )
         raise NotFound("there is no such job, or its answer is no longer kept", code="JOB_NOT_FOUND")
 
     async def served(self, queue: str) -> bool:
-        (alive,) = await self._command(("EXISTS", arq_format.health_key(queue)))
+        (alive,) = await self.command(("EXISTS", arq_format.health_key(queue)))
         return bool(alive)
 
     async def look_after(self) -> None:
@@ -137,17 +139,18 @@ class RedisJobQueue:
     async def _enqueue(self, queue: str, job_id: str, body: bytes) -> None:
         if queue in self._crowded:
             await self._require_room(queue)
-        _, _, hints = await self._command(*_enqueueing(queue, job_id, body))
+        _, _, hints = await self.command(*enqueueing(queue, job_id, body))
         if hints > WAITING_MAX:
             self._crowded.add(queue)
 
     async def _require_room(self, queue: str) -> None:
-        (waiting,) = await self._command(("ZCARD", arq_format.queue_key(queue)))
+        (waiting,) = await self.command(("ZCARD", arq_format.queue_key(queue)))
         if waiting > WAITING_MAX:
             raise Unavailable("too many questions are waiting; try again soon", code="QUEUE_FULL")
         self._crowded.discard(queue)
 
-    async def _command(self, *commands: Command) -> list[Any]:
+    async def command(self, *commands: Command) -> list[Any]:
+        """Return the commands' answers. Raises: Unavailable."""
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
                 return await self.commands.get().ask(*commands)
@@ -181,7 +184,7 @@ class RedisJobQueue:
             if waiting.answered.done():
                 continue
             # In this order: a job that ends between the two questions has its result when it is asked for.
-            alive, result = await self._command(
+            alive, result = await self.command(
                 ("EXISTS", arq_format.job_key(job_id), arq_format.claim_key(job_id)),
                 ("GET", arq_format.result_key(job_id)),
             )
@@ -190,7 +193,7 @@ class RedisJobQueue:
             elif not alive and result is None and job_id in self._waiting:
                 metrics.JOBS_RESTORED.inc()
                 log.warning("jobs.restored", job=job_id, queue=waiting.queue)
-                await self._command(*_enqueueing(waiting.queue, job_id, waiting.body))
+                await self.command(*enqueueing(waiting.queue, job_id, waiting.body))
 
 
 def _job(function: str, request: Message, tenant: str) -> Job:
@@ -198,7 +201,8 @@ def _job(function: str, request: Message, tenant: str) -> Job:
     return Job(f=function, a=[request], k=keywords, et=time.time_ns() // 1_000_000)
 
 
-def _enqueueing(queue: str, job_id: str, body: bytes) -> tuple[Command, ...]:
+def enqueueing(queue: str, job_id: str, body: bytes) -> tuple[Command, ...]:
+    """Return the commands that put a job into a queue; the last answers how many hints wait."""
     now_ms = time.time_ns() // 1_000_000
     return (
         ("SET", arq_format.job_key(job_id), body, "PX", JOB_KEPT_MS),

@@ -1,14 +1,18 @@
 """arq 0.28's keys and records, typed. A stock arq client can enqueue here and a stock arq worker can consume.
 
 Keys: `arq:job:<id>` what is asked, `arq:in-progress:<id>` who runs it, `arq:retry:<id>` how often it was started,
-`arq:result:<id>` how it ended, and one sorted set a queue, which is the truth. Ours: `<queue>:ready`, a list of ids
-that are worth looking at, and `arq:reply:<hub>`, the channel on which one asker hears of its own jobs.
+`arq:result:<id>` how it ended, `arq:abort` ids to be cancelled, and one sorted set a queue, which is the truth.
+Ours: `<queue>:ready`, a list of ids worth looking at; `<queue>:dead`, dead letters on their way to the ledger;
+`<queue>:workers` and `<queue>:worker:<owner>`, who is alive and how busy; `<queue>:slot:<function>:<slot>`, a
+schedule's slot that was taken; `arq:progress:<id>`, `arq:failed:<id>`, how far a job is and when it first failed; the
+channels `<queue>:cancel` and `arq:reply:<hub>`, on which workers hear of cancellations and an asker of its own jobs.
 """
 
 from typing import Any, Final
 
 import msgspec
 from arq.constants import (
+    abort_jobs_ss,
     health_check_key_suffix,
     in_progress_key_prefix,
     job_key_prefix,
@@ -17,9 +21,12 @@ from arq.constants import (
 )
 
 from core.messages.codec import encode
-from core.messages.jobs import Answer, ErrorReport, JobState, JobStatus, report_of
+from core.messages.jobs import CANCELLED, Answer, ErrorReport, JobProgress, JobState, JobStatus, report_of
 
 ATTEMPTS_KEPT_S: Final = 88_400  # source: arq.worker.Worker.run_job
+ABORTED_KEY: Final = abort_jobs_ss
+SCHEDULED_PREFIX: Final = "cron."
+"""How the id of a job begins that a schedule asked for; nobody waits for its result."""
 INLINE_BYTES_MAX: Final = 256 * 1024
 """A larger result is fetched by its asker: a server cuts subscribers off that have too much to read."""
 
@@ -62,6 +69,7 @@ decode_job: Final = msgspec.msgpack.Decoder(Job).decode
 decode_result: Final = msgspec.msgpack.Decoder(Result).decode
 _decode_answer: Final = msgspec.msgpack.Decoder(Answer).decode
 _decode_report: Final = msgspec.msgpack.Decoder(ErrorReport).decode
+decode_progress: Final = msgspec.msgpack.Decoder(JobProgress).decode
 
 
 def queue_key(queue: str) -> str:
@@ -90,6 +98,45 @@ def attempts_key(job_id: str) -> str:
 
 def result_key(job_id: str) -> str:
     return result_key_prefix + job_id
+
+
+def progress_key(job_id: str) -> str:
+    return f"arq:progress:{job_id}"
+
+
+def failed_key(job_id: str) -> str:
+    return f"arq:failed:{job_id}"
+
+
+def workers_key(queue: str) -> str:
+    return f"{queue_key(queue)}:workers"
+
+
+def worker_key(queue: str, owner: str) -> str:
+    return f"{queue_key(queue)}:worker:{owner}"
+
+
+def dead_key(queue: str) -> str:
+    return f"{queue_key(queue)}:dead"
+
+
+def slot_key(queue: str, function: str, slot: int) -> str:
+    return f"{queue_key(queue)}:slot:{function}:{slot}"
+
+
+def cancel_channel(queue: str) -> str:
+    return f"{queue_key(queue)}:cancel"
+
+
+def job_keys(job_id: str) -> tuple[str, ...]:
+    """Return every key that ends with the job."""
+    return (
+        claim_key(job_id),
+        attempts_key(job_id),
+        job_key(job_id),
+        progress_key(job_id),
+        failed_key(job_id),
+    )
 
 
 def reply_channel(job_id: str) -> str | None:
@@ -147,11 +194,10 @@ def answer_of(result: Result) -> Answer | ErrorReport:
 
 def state_of(result: Result) -> JobState:
     outcome = answer_of(result)
-    good = isinstance(outcome, Answer)
     return JobState(
         id=result.id,
         function=result.f,
-        status=JobStatus.FINISHED if good else JobStatus.FAILED,
+        status=_status_of(outcome),
         attempts=result.t,
         enqueued_at_ms=result.et,
         started_at_ms=result.st,
@@ -159,3 +205,9 @@ def state_of(result: Result) -> JobState:
         answer=outcome if isinstance(outcome, Answer) else None,
         error=outcome if isinstance(outcome, ErrorReport) else None,
     )
+
+
+def _status_of(outcome: Answer | ErrorReport) -> JobStatus:
+    if isinstance(outcome, Answer):
+        return JobStatus.FINISHED
+    return JobStatus.CANCELLED if outcome == CANCELLED else JobStatus.FAILED

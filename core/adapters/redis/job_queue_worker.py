@@ -6,59 +6,55 @@ A claim carries its owner and a short lease that a heartbeat renews, so a killed
 """
 
 import asyncio
+import random
 import secrets
 import socket
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import hiredis
 import msgspec
 import structlog
 from arq.worker import Function, Retry, func
 
 from core.adapters.redis import job_queue_format as arq_format
-from core.adapters.redis.connection import Command, Lost
+from core.adapters.redis.connection import Connection
+from core.adapters.redis.job_queue_ending import PAUSE_S, TROUBLE, Endings
 from core.adapters.redis.job_queue_format import Job
+from core.adapters.redis.job_queue_heartbeat import Heartbeat
+from core.adapters.redis.job_queue_run import Attempt, Outcome, Progress, Report, Run, now_ms
+from core.adapters.redis.job_queue_schedule import Scheduler
 from core.adapters.redis.link import Link, running
-from core.errors.exceptions import Corrupt, Defect, Unavailable
-from core.messages.jobs import ErrorReport
-from core.ports import JobFunction, QueueLimits
+from core.errors.exceptions import Corrupt, Defect, TickgateError, Unavailable
+from core.messages.dead_letters import DeadLetter
+from core.messages.jobs import CANCELLED, ErrorReport
+from core.model.retries import RetryClass, Verdict, judge
+from core.ports import JobFunction, QueueLimits, Schedule
 from core.settings import RedisSettings, Settings
 from core.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-LEASE_S: Final = 10.0
-BEATS_PER_LEASE: Final = 3
+LEASE_S: Final = 5.0
 SWEEP_INTERVAL_S: Final = 1.0
 HINT_GRACE_MS: Final = 1_000
 """A job this young is probably on its way through the hint list."""
 SWEPT_MAX: Final = 500
 POP_BLOCKS_S: Final = 5
-PAUSE_S: Final = 0.2
-FINISH_PATIENCE_S: Final = 60.0
-"""How long an answer waits for Redis to come back before it is dropped; the job then runs again."""
-
-Report = Callable[..., ErrorReport]
-_TROUBLE: Final = (Lost, Unavailable, hiredis.ReplyError)
-
-
-@dataclass(slots=True)
-class _Run:
-    """One job on its way here. claimed: it is ours; deserted: somebody else has it now."""
-
-    task: asyncio.Task[None]
-    claimed: bool = False
-    deserted: bool = False
+BACKOFF_S_MIN: Final = 1.0
+BACKOFF_S_MAX: Final = 60.0
+UNKNOWN: Final = "unknown"
+GAVE_UP: Final = "JOB_GAVE_UP"
+LETTER_RANDOM_BYTES: Final = 8
 
 
-@dataclass(slots=True)
-class _Outcome:
-    value: Any
-    ok: bool
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A function of this worker, and how its failures are treated."""
+
+    function: Function
+    retry: RetryClass
 
 
 @dataclass(slots=True)
@@ -67,24 +63,35 @@ class QueueWorker:
 
     redis: RedisSettings
     queue: QueueLimits
-    functions: Mapping[str, Function]
+    functions: Mapping[str, Known]
     report: Report
+    schedules: Sequence[Schedule] = ()
     lease_s: float = LEASE_S
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{secrets.token_hex(6)}")
-    _runs: dict[str, _Run] = field(default_factory=dict)
+    _runs: dict[str, Run] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _commands: Link = field(init=False)
     _pops: Link = field(init=False)
+    _cancellations: Link = field(init=False)
+    _endings: Endings = field(init=False)
 
     def __post_init__(self) -> None:
         self._commands = Link(self.redis, "jobs")
         self._pops = Link(self.redis, "hints", blocking_s=POP_BLOCKS_S)
+        self._cancellations = Link(
+            self.redis, "cancellations", on_message=self._cancel, on_connect=self._subscribe
+        )
+        self._endings = Endings(self._commands, self.queue, self.owner)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then let what runs come to its end for as long as the queue allows."""
-        async with running(self._commands, self._pops):
+        heartbeat = Heartbeat(self._commands, self.queue.name, self.owner, self.lease_s, self._runs)
+        async with running(self._commands, self._pops, self._cancellations):
             taking = [asyncio.create_task(self._take_hints()), asyncio.create_task(self._sweep())]
-            beating = asyncio.create_task(self._beat())
+            if self.schedules:
+                scheduler = Scheduler(self._commands, self.owner, self.schedules)
+                taking.append(asyncio.create_task(scheduler.run()))
+            beating = asyncio.create_task(heartbeat.run())
             stopped = asyncio.create_task(stop.wait())
             try:
                 # The loops never end by themselves: one that does has a defect, and dying is heard of.
@@ -95,6 +102,7 @@ class QueueWorker:
                 await self._drain()
             finally:
                 await _cancelled(*taking, beating, stopped, *(run.task for run in self._runs.values()))
+                await heartbeat.say_goodbye()
 
     # -- finding work --------------------------------------------------------------------------------------
     async def _take_hints(self) -> None:
@@ -104,7 +112,7 @@ class QueueWorker:
             connection = await self._pops.wait()
             try:
                 (popped,) = await connection.ask(("BLMPOP", POP_BLOCKS_S, 1, ready, "LEFT", "COUNT", free))
-            except _TROUBLE as e:
+            except TROUBLE as e:
                 log.warning("jobs.hints_away", queue=self.queue.name, error=str(e))
                 await asyncio.sleep(PAUSE_S)
                 continue
@@ -115,7 +123,7 @@ class QueueWorker:
         key = arq_format.queue_key(self.queue.name)
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
-            until_ms = _now_ms() - HINT_GRACE_MS
+            until_ms = now_ms() - HINT_GRACE_MS
             try:
                 connection = await self._commands.wait()
                 (due,) = await connection.ask(("ZRANGEBYSCORE", key, "-inf", until_ms, "LIMIT", 0, SWEPT_MAX))
@@ -123,7 +131,7 @@ class QueueWorker:
                 if not ids:
                     continue
                 claims = await connection.ask(*(("EXISTS", arq_format.claim_key(job_id)) for job_id in ids))
-            except _TROUBLE as e:
+            except TROUBLE as e:
                 log.warning("jobs.sweep_failed", queue=self.queue.name, error=str(e))
                 continue
             for job_id, claimed in zip(ids, claims, strict=True):
@@ -138,7 +146,7 @@ class QueueWorker:
 
     def _start(self, job_id: str) -> None:
         if job_id not in self._runs:
-            self._runs[job_id] = _Run(asyncio.create_task(self._attempt(job_id)))
+            self._runs[job_id] = Run(asyncio.create_task(self._attempt(job_id)))
 
     # -- one job -------------------------------------------------------------------------------------------
     async def _attempt(self, job_id: str) -> None:
@@ -150,9 +158,9 @@ class QueueWorker:
                 await self._execute(job_id, run, *claim)
         except asyncio.CancelledError:
             if run.claimed and not run.deserted:
-                await self._release(job_id)
+                await self._endings.release(job_id)
             raise
-        except _TROUBLE as e:
+        except TROUBLE as e:
             log.warning("jobs.attempt_lost", job=job_id, error=str(e))
         except Exception as e:
             self.report(e, job=job_id)
@@ -175,122 +183,130 @@ class QueueWorker:
             connection.send(("DECR", attempts), ("EXPIRE", attempts, arq_format.ATTEMPTS_KEPT_S))
             return None
         if body is None:
-            # A hint of a job that is done, or a job whose body has expired.
-            connection.send(("DEL", claim, attempts), ("ZREM", arq_format.queue_key(self.queue.name), job_id))
+            await self._endings.forget(job_id)
             return None
         return body, attempt
 
-    async def _execute(self, job_id: str, run: _Run, body: bytes, attempt: int) -> None:
-        started_at_ms = _now_ms()
+    async def _execute(self, job_id: str, run: Run, body: bytes, number: int) -> None:
         try:
             job = arq_format.decode_job(body)
         except msgspec.DecodeError as e:
-            self.report(Corrupt("a job cannot be read", detail=str(e)), job=job_id)
-            await self._forget(job_id)
-            return
-        attempt = max(attempt, job.t or 0)
-        metrics.JOB_WAIT_SECONDS.labels(self.queue.name).observe(max(0, started_at_ms - job.et) / 1_000)
-        try:
-            outcome = await self._outcome(job_id, job, attempt)
-        except Retry as retry:
-            await self._put_back(job_id, job, retry.defer_score or 0)
-            return
-        if run.deserted:
-            return
-        function = job.f if job.f in self.functions else "unknown"
-        metrics.JOB_RUN_SECONDS.labels(function).observe((_now_ms() - started_at_ms) / 1_000)
-        metrics.JOBS_DONE.labels(function, "finished" if outcome.ok else "failed").inc()
-        result = arq_format.encode_result(
-            job,
-            outcome.value,
-            job_id=job_id,
-            queue=self.queue.name,
-            attempt=attempt,
-            started_at_ms=started_at_ms,
-            ended_at_ms=_now_ms(),
-            ok=outcome.ok,
-        )
-        await self._finish(job_id, result)
+            job = Job(f=UNKNOWN, a=[], k={}, et=now_ms())
+            attempt = Attempt(job_id, job, body, number, now_ms())
+            outcome = self._failed(Corrupt("a job cannot be read", detail=str(e)), attempt)
+        else:
+            attempt = Attempt(job_id, job, body, max(number, job.t or 0), now_ms())
+            waited_ms = max(0, attempt.started_at_ms - job.et)
+            metrics.JOB_WAIT_SECONDS.labels(self.queue.name).observe(waited_ms / 1_000)
+            try:
+                outcome = await self._outcome(run, attempt)
+            except Retry as retry:
+                await self._endings.put_back(job_id, job, (retry.defer_score or 0) / 1_000)
+                return
+        if not run.deserted:
+            run.ending = True
+            await self._end(attempt, outcome)
 
-    async def _outcome(self, job_id: str, job: Job, attempt: int) -> _Outcome:
+    async def _outcome(self, run: Run, attempt: Attempt) -> Outcome:
+        job = attempt.job
         try:
-            function = self._function(job, attempt)
+            function = self._function(attempt)
             timeout_s = function.timeout_s or self.queue.timeout_s
-            context = {"job_id": job_id, "job_try": attempt}
+            progress = Progress(self._commands, attempt.job_id)
+            context = {"job_id": attempt.job_id, "job_try": attempt.number, "progress": progress}
             try:
                 async with asyncio.timeout(timeout_s):
-                    return _Outcome(await function.coroutine(context, *job.a, **job.k), ok=True)
+                    return Outcome(await function.coroutine(context, *job.a, **job.k))
             except TimeoutError as e:
                 raise Unavailable(
                     f"the answer took longer than {timeout_s:g} s; ask for less", code="JOB_TIMEOUT"
                 ) from e
         except Retry:
             raise
+        except asyncio.CancelledError:
+            if not run.cancelled or run.deserted:
+                raise
+            run.task.uncancel()
+            log.info("jobs.cancelled", job=attempt.job_id, function=job.f)
+            return Outcome(CANCELLED, ok=False)
         except Exception as e:
-            return _Outcome(self.report(e, job=job_id, function=job.f, attempt=attempt), ok=False)
+            return self._failed(e, attempt)
 
-    def _function(self, job: Job, attempt: int) -> Function:
-        if _now_ms() - job.et > self.queue.expiry_s * 1_000:
+    def _failed(self, error: Exception, attempt: Attempt) -> Outcome:
+        value = self.report(error, job=attempt.job_id, function=attempt.job.f, attempt=attempt.number)
+        return Outcome(value, error, ok=False)
+
+    def _function(self, attempt: Attempt) -> Function:
+        job = attempt.job
+        if attempt.started_at_ms - job.et > self.queue.expiry_s * 1_000:
             raise Unavailable("the question waited too long to be worth answering", code="JOB_EXPIRED")
         if job.f not in self.functions:
             # A newer gateway may know more than this worker while a new version is rolled out.
             raise Unavailable("no worker knows how to answer this yet", code="UNKNOWN_FUNCTION")
-        function = self.functions[job.f]
-        if attempt > (function.max_tries or self.queue.tries):
-            raise Defect(f"gave up after {attempt - 1} attempts", code="JOB_GAVE_UP")
-        return function
+        if attempt.number > self._tries(job):
+            raise Defect(f"gave up after {attempt.number - 1} attempts", code=GAVE_UP)
+        return self.functions[job.f].function
+
+    def _tries(self, job: Job) -> int:
+        known = self.functions.get(job.f)
+        return (known.function.max_tries if known else None) or self.queue.tries
 
     # -- ending a job --------------------------------------------------------------------------------------
-    async def _finish(self, job_id: str, result: bytes) -> None:
-        """Store the result, forget the job and tell its asker, in one transaction; again until Redis took it."""
-        commands: list[Command] = [
-            ("MULTI",),
-            ("SET", arq_format.result_key(job_id), result, "PX", int(self.queue.keep_s * 1_000)),
-            ("ZREM", arq_format.queue_key(self.queue.name), job_id),
-            ("DEL", *_keys(job_id)),
-        ]
-        if channel := arq_format.reply_channel(job_id):
-            commands.append(("PUBLISH", channel, arq_format.reply(job_id, result)))
-        commands.append(("EXEC",))
-        async with asyncio.timeout(FINISH_PATIENCE_S):
-            while True:
-                connection = await self._commands.wait()
-                try:
-                    await connection.ask(*commands)
-                except Lost:
-                    await asyncio.sleep(PAUSE_S)
-                else:
-                    return
-
-    async def _forget(self, job_id: str) -> None:
-        connection = await self._commands.wait()
-        queue = arq_format.queue_key(self.queue.name)
-        await connection.ask(("ZREM", queue, job_id), ("DEL", *_keys(job_id)))
-
-    async def _put_back(self, job_id: str, job: Job, defer_ms: int) -> None:
-        metrics.JOBS_DONE.labels(job.f, "retried").inc()
-        connection = await self._commands.wait()
-        await connection.ask(
-            ("MULTI",),
-            ("ZADD", arq_format.queue_key(self.queue.name), _now_ms() + defer_ms, job_id),
-            ("DEL", arq_format.claim_key(job_id)),
-            ("EXEC",),
+    async def _end(self, attempt: Attempt, outcome: Outcome) -> None:
+        job = attempt.job
+        letter = None
+        if outcome.error is not None:
+            verdict = self._judge(attempt, outcome)
+            if verdict is Verdict.AGAIN:
+                await self._endings.put_back(attempt.job_id, job, _backoff_s(attempt.number))
+                return
+            if verdict is Verdict.BURY:
+                letter = await self._letter(attempt, outcome)
+        ended_at_ms = now_ms()
+        function = job.f if job.f in self.functions else UNKNOWN
+        metrics.JOB_RUN_SECONDS.labels(function).observe((ended_at_ms - attempt.started_at_ms) / 1_000)
+        metrics.JOBS_DONE.labels(function, _word(outcome)).inc()
+        result = arq_format.encode_result(
+            job,
+            outcome.value,
+            job_id=attempt.job_id,
+            queue=self.queue.name,
+            attempt=attempt.number,
+            started_at_ms=attempt.started_at_ms,
+            ended_at_ms=ended_at_ms,
+            ok=outcome.ok,
         )
+        await self._endings.finish(attempt.job_id, result, letter)
 
-    async def _release(self, job_id: str) -> None:
-        """Give a job we were stopped from finishing to the next worker at once."""
-        metrics.JOBS_DONE.labels("any", "released").inc()
-        attempts = arq_format.attempts_key(job_id)
-        with suppress(*_TROUBLE):
-            connection = self._commands.get()
-            (owner,) = await connection.ask(("GET", arq_format.claim_key(job_id)))
-            if owner == self.owner.encode():
-                await connection.ask(
-                    ("DEL", arq_format.claim_key(job_id)),
-                    ("DECR", attempts),
-                    ("EXPIRE", attempts, arq_format.ATTEMPTS_KEPT_S),
-                    ("RPUSH", arq_format.ready_key(self.queue.name), job_id),
-                )
+    def _judge(self, attempt: Attempt, outcome: Outcome) -> Verdict:
+        known = self.functions.get(attempt.job.f)
+        retry = known.retry if known else self.queue.retry
+        tries = self._tries(attempt.job)
+        return judge(outcome.value.category, retry, attempt=attempt.number, tries=tries)
+
+    async def _letter(self, attempt: Attempt, outcome: Outcome) -> DeadLetter:
+        told: ErrorReport = outcome.value
+        code = outcome.error.code if isinstance(outcome.error, TickgateError) else told.code
+        metrics.DEAD_LETTERS.labels(self.queue.name, told.category).inc()
+        first_failed_at_ms = await self._endings.first_failed_at_ms(attempt.job_id)
+        at_ms = now_ms()
+        return DeadLetter(
+            id=f"{at_ms:011x}{secrets.token_hex(LETTER_RANDOM_BYTES)}",
+            job_id=attempt.job_id,
+            queue=self.queue.name,
+            function=attempt.job.f,
+            tenant=attempt.job.tenant,
+            job=attempt.body,
+            # The attempt that gave up never began.
+            attempts=attempt.number - 1 if code == GAVE_UP else attempt.number,
+            category=told.category,
+            code=code,
+            public=told.public,
+            fingerprint=told.fingerprint,
+            traceparent=str(attempt.job.k.get("traceparent", "")),
+            first_failed_at_ms=first_failed_at_ms or at_ms,
+            last_failed_at_ms=at_ms,
+        )
 
     async def _drain(self) -> None:
         running_jobs = [run.task for run in self._runs.values()]
@@ -298,42 +314,14 @@ class QueueWorker:
             log.info("jobs.draining", queue=self.queue.name, jobs=len(running_jobs))
             await asyncio.wait(running_jobs, timeout=self.queue.drain_s)
 
-    # -- staying alive -------------------------------------------------------------------------------------
-    async def _beat(self) -> None:
-        """Say that this worker lives and that its claims are still its own."""
-        interval_s = self.lease_s / BEATS_PER_LEASE
-        health = ("SET", arq_format.health_key(self.queue.name), self.owner, "PX", self._lease_ms)
-        while True:
-            try:
-                connection = await self._commands.wait()
-                claimed = [job_id for job_id, run in self._runs.items() if run.claimed]
-                owners = await connection.ask(
-                    health, *(("GET", arq_format.claim_key(job_id)) for job_id in claimed)
-                )
-                connection.send(("PING",), *self._renewals(claimed, owners[1:]))
-            except _TROUBLE as e:
-                log.warning("jobs.beat_failed", queue=self.queue.name, error=str(e))
-                await asyncio.sleep(PAUSE_S)
-                continue
-            await asyncio.sleep(interval_s)
+    # -- being told ----------------------------------------------------------------------------------------
+    async def _subscribe(self, connection: Connection) -> None:
+        await connection.ask(("SUBSCRIBE", arq_format.cancel_channel(self.queue.name)))
 
-    def _renewals(self, claimed: Sequence[str], owners: Sequence[bytes | None]) -> list[Command]:
-        renewals: list[Command] = []
-        for job_id, owner in zip(claimed, owners, strict=True):
-            key = arq_format.claim_key(job_id)
-            run = self._runs.get(job_id)
-            if run is None:
-                continue
-            if owner is None:
-                # Redis was emptied, or we were stopped for longer than the lease and nobody took over.
-                renewals.append(("SET", key, self.owner, "NX", "PX", self._lease_ms))
-            elif owner == self.owner.encode():
-                renewals.append(("PEXPIRE", key, self._lease_ms))
-            else:
-                log.warning("jobs.claim_lost", job=job_id, owner=owner.decode(errors="replace"))
-                run.deserted = True
-                run.task.cancel()
-        return renewals
+    def _cancel(self, job_id: bytes) -> None:
+        # One that is only just being claimed is found by the heartbeat.
+        if run := self._runs.get(job_id.decode(errors="replace")):
+            run.cancel()
 
     @property
     def _lease_ms(self) -> int:
@@ -348,10 +336,18 @@ class RedisJobRunner:
         self._lease_s = lease_s
 
     async def run(
-        self, queue: QueueLimits, functions: Sequence[JobFunction], report: Report, stop: asyncio.Event
+        self,
+        queue: QueueLimits,
+        functions: Sequence[JobFunction],
+        report: Report,
+        stop: asyncio.Event,
+        schedules: Sequence[Schedule] = (),
     ) -> None:
-        known = {function.name: arq_function(function) for function in functions}
-        worker = QueueWorker(self._redis, queue, known, report, self._lease_s)
+        known = {
+            function.name: Known(function=arq_function(function), retry=function.retry or queue.retry)
+            for function in functions
+        }
+        worker = QueueWorker(self._redis, queue, known, report, schedules, self._lease_s)
         log.info("jobs.serving", queue=queue.name, functions=sorted(known))
         await worker.run(stop)
 
@@ -366,12 +362,15 @@ def arq_function(function: JobFunction) -> Function:
     )
 
 
-def _keys(job_id: str) -> tuple[str, str, str]:
-    return arq_format.claim_key(job_id), arq_format.attempts_key(job_id), arq_format.job_key(job_id)
+def _backoff_s(attempt: int) -> float:
+    # Jitter, so that jobs that failed together do not come back together.
+    return float(min(BACKOFF_S_MIN * 2 ** (attempt - 1), BACKOFF_S_MAX) * random.uniform(0.5, 1.0))  # noqa: S311
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+def _word(outcome: Outcome) -> str:
+    if outcome.ok:
+        return "finished"
+    return "failed" if outcome.error is not None else "cancelled"
 
 
 async def _cancelled(*tasks: asyncio.Task[Any]) -> None:

@@ -11,6 +11,7 @@ from core.errors.exceptions import Misconfigured
 from core.infrastructure.config_manager import PREFIX, write_settings_file
 from core.infrastructure.deployment.layout import Layout
 from core.infrastructure.deployment.ports import HOST, OFFSETS, engine_port
+from core.infrastructure.deployment.programs import QUEUES
 
 SECRET_BYTES: Final = 32
 DEMO_CLIENT_ID: Final = "demo"
@@ -72,12 +73,12 @@ def ensure_settings(layout: Layout, port_base: int) -> Tree:
         "key_file": str(layout.key_file),
         "jwks_file": str(layout.jwks_file),
     }
-    for section, process, field in (
-        ("gateway", "gateway", "port"),
-        ("bridge", "bridge", "port"),
-        ("worker", "worker-database", "health_port"),
-    ):
-        tree[section] = {**old.get(section, {}), field: port_base + OFFSETS[process]}
+    for section in ("gateway", "bridge"):
+        tree[section] = {**old.get(section, {}), "port": port_base + OFFSETS[section]}
+    ports = {f"{queue}_port": port_base + OFFSETS[f"worker-{queue}"] for queue in QUEUES}
+    tree["worker"] = {**old.get("worker", {}), **ports}
+    # One port for every worker would be two too few.
+    tree["worker"].pop("health_port", None)
     # A machine's own house explains itself; a cluster's gateway has to be asked to.
     tree["gateway"].setdefault("docs", True)
     if tree != old:

@@ -204,10 +204,8 @@ def _ports(layout: Layout) -> Iterator[Observation]:
         ours = port in running
         taken = not ours and not ports.is_free(port)
         found = "ours" if ours else "taken by another program" if taken else "free"
-        # Ports of processes that a deployment does not run yet are only reserved.
-        vital = process in {"gateway", "bridge", "worker-database"}
         advice = "end that program, or use `tickgate up --port-base N`"
-        yield _verdict(f"port {port} ({process})", found, advice, fail=taken and vital, warn=taken)
+        yield _verdict(f"port {port} ({process})", found, advice, fail=taken)
 
 
 def _processes(layout: Layout) -> Iterator[Observation]:

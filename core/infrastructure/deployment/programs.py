@@ -47,6 +47,7 @@ class Program:
 
 # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for its clients to leave.
 STOP_SIGNALS: Final = {"postgres": "INT"}
+QUEUES: Final = ("database", "trading", "chain")
 
 
 def engine_programs(layout: Layout, tree: Mapping[str, Any]) -> list[Program]:
@@ -68,11 +69,14 @@ def engine_programs(layout: Layout, tree: Mapping[str, Any]) -> list[Program]:
 
 
 def service_programs(layout: Layout, tree: Mapping[str, Any]) -> list[Program]:
-    """Return the gateway, the bridge and the workers."""
+    """Return the gateway, the bridge and a worker for each queue."""
+    workers = tuple(
+        (f"worker-{queue}", ("-m", "workers", queue), tree["worker"][f"{queue}_port"]) for queue in QUEUES
+    )
     rows: Sequence[tuple[str, tuple[str, ...], int]] = (
         ("gateway", ("-m", "gateway"), tree["gateway"]["port"]),
         ("bridge", ("-m", "bridge"), tree["bridge"]["port"]),
-        ("worker-database", ("-m", "workers", "database"), tree["worker"]["health_port"]),
+        *workers,
     )
     return [
         Program(

@@ -79,7 +79,9 @@ def test_the_written_settings_are_ones_the_config_manager_accepts(layout: Layout
     belongings.ensure_connector_settings(layout, tree, "demo", {})
     house = load_settings({"TICKGATE_SETTINGS_FILE": str(layout.settings_file)})
     connector = load_settings({"TICKGATE_SETTINGS_FILE": str(layout.connector_settings("demo"))}).connector
-    assert (house.gateway.port, house.bridge.port, house.worker.health_port) == (18_000, 18_001, 18_008)
+    assert (house.gateway.port, house.bridge.port) == (18_000, 18_001)
+    workers = [house.worker.port_of(queue) for queue in ("trading", "database", "chain")]
+    assert workers == [18_007, 18_008, 18_009]
     assert connector.bridge_url == "ws://127.0.0.1:18001"
     assert connector.token
     assert connector.token.reveal() not in layout.settings_file.read_text()
