@@ -20,6 +20,7 @@ from bridge.sessions import Sessions
 from core.errors.exceptions import TickgateError
 from core.infrastructure.central_hub import Hub, open_hub
 from core.infrastructure.config_manager import load_settings
+from core.infrastructure.open_files import room_for_connections
 from core.infrastructure.process import die_with_parent, keep_large_buffers
 from core.settings import BridgeSettings, Settings
 from core.telemetry.logs import configure_logging
@@ -44,6 +45,7 @@ class SystemClock:
 
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
+    room_for_connections(settings.bridge.connections_max + settings.bridge.stream_subscribers_max)
     tls(settings.bridge)  # refuse a bad set-up before waiting for any store
     stop = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Answer,
         BarQuery,
         ErrorReport,
+        ExportQuery,
         JobState,
         Message,
         QuarantineQuery,
@@ -183,6 +184,52 @@ class TickReader(Protocol):
         """Return the newest stored quote of each (source, symbol) as JSON, for when the fast copy is empty.
 
         Raises: Unavailable.
+        """
+
+
+class TickPages(Protocol):
+    """The store of ticks as exports read it: all of an answer, a bounded piece at a time."""
+
+    async def sources(self, query: ExportQuery, sources: Sequence[str], rows_max: int) -> Sequence[str]:
+        """Return those of `sources` that have ticks to export.
+
+        Raises: Invalid (code TOO_MANY_ROWS): together they have more than `rows_max`. Unavailable.
+        """
+
+    def pages(self, query: ExportQuery, sources: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        """Yield the ticks in their order, at least one page.
+
+        JSON: lines. CSV: lines, the first page with the header. Arrow and Parquet: each page an Arrow stream of
+        the same schema. Raises: Unavailable.
+        """
+
+
+class AnswerWriter(Protocol):
+    """A worker's end of an answer stream."""
+
+    async def write(self, data: bytes) -> None:
+        """Pass `data` on, waiting while the reader has enough. Raises: Unavailable."""
+
+    async def end(self) -> None:
+        """Say that the answer is complete. Raises: Unavailable."""
+
+    async def abandoned(self) -> None:
+        """Return once nobody reads any more."""
+
+
+class AnswerStreams(Protocol):
+    """Answers too large for one message, passed from a worker to a gateway at the reader's pace."""
+
+    def writing(self, stream: str) -> AbstractAsyncContextManager[AnswerWriter]:
+        """Open the writer's end, once and never again. Leaving it without `end` breaks the answer.
+
+        Raises: Unavailable: somebody has begun to write it before, or the queue does not answer.
+        """
+
+    def reading(self, stream: str) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
+        """Open the reader's end and give the answer's chunks; leaving it early stops the writer.
+
+        The generator raises: Unavailable (code ANSWER_BROKEN): the writer has gone without `end`.
         """
 
 

@@ -88,7 +88,8 @@ class GatewaySettings(Section, frozen=True):
     docs: whether anybody may read the API's documentation at /docs; otherwise /openapi.json asks for a token.
     behind_tls_proxy: only a proxy that ends TLS can reach us, so we may listen beyond loopback without it;
     trusted_proxies: addresses and CIDRs whose `proxy_header` names the caller; cors_origins: web pages that may read
-    our answers; allowed_hosts: the names we answer to, none for any (on loopback without a proxy: this machine's).
+    our answers; allowed_hosts: the names we answer to, none for any (on loopback without a proxy: this machine's);
+    exports_max: exports one process sends at a time.
     """
 
     host: str = "127.0.0.1"
@@ -103,6 +104,7 @@ class GatewaySettings(Section, frozen=True):
     allowed_hosts: list[str] = []
     body_bytes_max: Positive = 64 * 1024
     answer_timeout_ms: Positive = 5_000
+    exports_max: Positive = 8
     metrics_token: Secret = Secret()
     docs: bool = False
     idempotency_kept_s: Annotated[int, msgspec.Meta(ge=3_600, le=31 * 86_400)] = 86_400
@@ -137,7 +139,8 @@ class WorkerSettings(Section, frozen=True):
     """*_port: where each queue's worker answers for its health, so that one settings file serves them all.
     health_port: this process' own instead, where several workers of one queue share a machine.
 
-    metrics_token: what a peer from beyond this machine needs to see measurements and reasons; without one nobody does.
+    metrics_token: what a peer from beyond this machine needs to see measurements and reasons; without one nobody does;
+    exports_max: exports one worker reads at a time; export_rows_max: more ticks than this are asked for in parts.
     """
 
     host: str = "127.0.0.1"
@@ -147,6 +150,8 @@ class WorkerSettings(Section, frozen=True):
     health_port: Port | None = None
     instance: str = ""
     metrics_token: Secret = Secret()
+    exports_max: Positive = 2
+    export_rows_max: Positive = 50_000_000
 
     def port_of(self, queue: str) -> int:
         """Return where the worker of `queue` listens."""

@@ -11,6 +11,7 @@ from granian.http import HTTP1Settings, HTTP2Settings
 
 from core.errors.exceptions import TickgateError
 from core.infrastructure.config_manager import load_settings
+from core.infrastructure.open_files import room_for_connections
 from core.infrastructure.process import die_with_parent
 from core.settings import GatewaySettings
 from core.telemetry.logs import configure_logging
@@ -26,6 +27,7 @@ STREAMS_MAX: Final = 64
 PING_INTERVAL_MS: Final = 20_000
 """After this a silent HTTP/2 connection is asked whether it lives; after as long again it is closed."""
 CONNECTIONS_MAX: Final = 4_096
+"""At once in one server process; more wait to be accepted, at most until the slowest of these are hung up on."""
 STOP_TIMEOUT_S: Final = 10
 LOGS_AS_OURS: Final[dict[str, Any]] = {
     "version": 1,
@@ -63,6 +65,7 @@ def serve(gateway: GatewaySettings) -> None:
         ),
         websockets=False,
         backlog=CONNECTIONS_MAX,
+        backpressure=room_for_connections(CONNECTIONS_MAX),
         respawn_failed_workers=True,
         workers_kill_timeout=STOP_TIMEOUT_S,
         log_dictconfig=LOGS_AS_OURS,

@@ -21,6 +21,7 @@ from core.telemetry.logs import configure_logging
 from gateway import openapi
 from gateway.catalog import ENDPOINTS, routes
 from gateway.perimeter import perimeter
+from gateway.places import Places
 from gateway.problems import http_problem
 from gateway.routing import Services
 from gateway.signing import load_signer
@@ -28,7 +29,17 @@ from gateway.signing import load_signer
 log = structlog.get_logger(__name__)
 
 NEEDS: Final = frozenset(
-    {"job_queue", "identity", "access_tokens", "api_keys", "idempotency", "revocations", "redis", "postgres"}
+    {
+        "job_queue",
+        "answer_streams",
+        "identity",
+        "access_tokens",
+        "api_keys",
+        "idempotency",
+        "revocations",
+        "redis",
+        "postgres",
+    }
 )
 START_PATIENCE_S: Final = 60.0
 QUEUE_OF_READS: Final = "database"
@@ -64,6 +75,8 @@ def build_app(settings: Settings) -> Starlette:
                 idempotency=hub["idempotency"],
                 signer=signer,
                 unhealthy=lambda: _unhealthy(hub),
+                answer_streams=hub["answer_streams"],
+                exports=Places(settings.gateway.exports_max),
             )
             log.info("gateway.serving")
             yield

@@ -9,8 +9,10 @@ from starlette.routing import Route
 from core.errors.exceptions import Defect
 from core.messages.jobs import (
     CONTENT_FORMATS,
+    EXPORT_CONTENT_TYPES,
     BarQuery,
     CompletenessQuery,
+    ExportQuery,
     Message,
     QuarantineQuery,
     QuoteQuery,
@@ -18,7 +20,7 @@ from core.messages.jobs import (
     TickQuery,
 )
 from core.model.principals import Scope
-from gateway import answers, docs, health, jobs, keys, market, oauth
+from gateway import answers, docs, exports, health, jobs, keys, market, oauth
 from gateway.door import Door, Doors
 from gateway.parameters import NoParameters
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
@@ -27,9 +29,12 @@ from gateway.routing import Access, Content, Endpoint, Handler, RateClass
 TOKEN_BODY_BYTES_MAX: Final = 8 * 1024
 KEY_BODY_BYTES_MAX: Final = 8 * 1024
 MARKET_DEADLINE_S: Final = market.WAIT_S_MAX + 5.0
+EXPORT_DEADLINE_S: Final = 30.0
+"""Until its first byte."""
 TEXT: Final = "text/plain"
 FILES: Final = tuple(CONTENT_FORMATS)
 """The media types of a market answer, JSON first."""
+EXPORTED: Final = tuple(kind.partition(";")[0] for kind in EXPORT_CONTENT_TYPES.values())
 
 
 def _missing(what: str) -> Content:
@@ -158,6 +163,23 @@ ENDPOINTS: Final = (
     _market("symbols", market.symbols, SymbolQuery, _page(answers.SymbolList)),
     _market("quotes", market.quotes, QuoteQuery, _page(answers.QuoteList)),
     _market("ticks", market.ticks, TickQuery, _page(answers.TickPage, FILES)),
+    Endpoint(
+        method="GET",
+        path="/v1/ticks/export",
+        handler=exports.ticks,
+        access=Scope.MARKET_READ,
+        rate=RateClass.EXPORT,
+        query=ExportQuery,
+        deadline_s=EXPORT_DEADLINE_S,
+        answers={
+            200: Content(
+                description="Every tick; an answer that breaks off is not whole.",
+                types=EXPORTED,
+                headers=("Content-Disposition",),
+            ),
+            404: _missing("The tenant has no such source."),
+        },
+    ),
     _market("bars", market.bars, BarQuery, _page(answers.BarPage, FILES)),
     _market("quarantine", market.quarantine, QuarantineQuery, _page(answers.QuarantinePage, FILES)),
     _market("completeness", market.completeness, CompletenessQuery, _page(answers.CertificateList)),

@@ -28,6 +28,10 @@ RESPONSE_HEADERS: Final[Mapping[str, Json]] = {
     "RateLimit-Limit": {"description": "How many requests the window allows.", "schema": _COUNT},
     "RateLimit-Remaining": {"description": "How many of them are left.", "schema": _COUNT},
     "RateLimit-Reset": {"description": "Seconds until there are more.", "schema": _COUNT},
+    "Content-Disposition": {
+        "description": "The name of the file.",
+        "schema": {"type": "string", "pattern": '^attachment; filename="[\\w.-]+"$'},
+    },
     "Retry-After": {"description": "Seconds to wait before asking again.", "schema": _COUNT},
     "Link": {"description": 'The next page, `rel="next"`.', "schema": {"type": "string"}},
     "X-Next-Cursor": {

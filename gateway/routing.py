@@ -10,8 +10,9 @@ from starlette.responses import Response
 
 from core.messages.jobs import Message
 from core.model.principals import Principal, Scope
-from core.ports import ApiKeys, Claim, Idempotency, Identity, JobQueue, TokenVerifier
+from core.ports import AnswerStreams, ApiKeys, Claim, Idempotency, Identity, JobQueue, TokenVerifier
 from core.settings import Settings
+from gateway.places import Places
 from gateway.signing import TokenSigner
 
 
@@ -37,7 +38,7 @@ class RateClass(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What handlers work with. unhealthy: names what is not there, or nothing."""
+    """What handlers work with. unhealthy: names what is not there, or nothing; exports: how many are being sent."""
 
     settings: Settings
     queue: JobQueue
@@ -47,6 +48,8 @@ class Services:
     idempotency: Idempotency
     signer: TokenSigner
     unhealthy: Callable[[], Awaitable[Mapping[str, str]]]
+    answer_streams: AnswerStreams
+    exports: Places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from core.errors.exceptions import Invalid, NotFound, Unavailable
+from core.errors.exceptions import Invalid, Unavailable
 from core.infrastructure.central_hub import Hub
 from core.market.completeness import certify
 from core.messages.jobs import (
@@ -23,6 +23,7 @@ from core.messages.jobs import (
 from core.ports import Certifier, JobFunction, LatestQuotes, SourceRegistry, TickReader
 from core.settings import Settings
 from core.telemetry import tracing
+from workers.ownership import owned_sources
 
 JSON_TYPE: Final = "application/json"
 
@@ -88,14 +89,6 @@ class MarketReads:
             # The store knows as well, only slower.
             return {}
 
-    async def _sources(self, tenant: str, wanted: str | None) -> Sequence[str]:
-        owned = await self.registry.sources_of(tenant)
-        if wanted is None:
-            return owned
-        if wanted not in owned:
-            raise NotFound(f"no source is named {wanted!r}", code="SOURCE_NOT_FOUND")
-        return [wanted]
-
     def _job(
         self, kind: type[Message], handler: Callable[[Any, Sequence[str]], Awaitable[Answer]]
     ) -> Callable[..., Awaitable[Answer]]:
@@ -106,7 +99,8 @@ class MarketReads:
             except msgspec.ValidationError as e:
                 raise Invalid(str(e)) from e
             # Every kind of this queue names at most one source.
-            return await handler(query, await self._sources(tenant, getattr(query, "source", None)))
+            sources = await owned_sources(self.registry, tenant, getattr(query, "source", None))
+            return await handler(query, sources)
 
         return run
 

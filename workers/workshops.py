@@ -31,6 +31,8 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "postgres",
             "clickhouse",
             "tick_reader",
+            "tick_pages",
+            "answer_streams",
             "sources",
             "latest_quotes",
             "certifier",
@@ -40,6 +42,7 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
         },
         functions=(
             "workers.market:functions",
+            "workers.exports:functions",
             "workers.housekeeping:functions",
             "workers.probes:database_functions",
         ),

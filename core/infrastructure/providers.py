@@ -63,6 +63,11 @@ PROVIDERS: Final = _table(
         requires=frozenset({"clickhouse"}),
     ),
     Provider(
+        name="tick_pages",
+        opens="core.adapters.clickhouse.tick_pages:open_tick_pages",
+        requires=frozenset({"clickhouse"}),
+    ),
+    Provider(
         name="retention",
         opens="core.adapters.clickhouse.retention:open_retention",
         requires=frozenset({"clickhouse"}),
@@ -77,6 +82,7 @@ PROVIDERS: Final = _table(
         opens="core.adapters.redis.latest_quotes:open_latest_quotes",
         requires=frozenset({"redis"}),
     ),
+    Provider(name="answer_streams", opens="core.adapters.redis.answer_streams:open_answer_streams"),
     Provider(name="job_queue", opens="core.adapters.redis.job_queue:open_job_queue"),
     Provider(
         name="queue_control",

@@ -32,6 +32,7 @@ DEFECT_TEXT: Final = "something on our side is broken; the developers need the f
 
 SymbolName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 SourceName = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
+StreamName = Annotated[str, msgspec.Meta(min_length=16, max_length=64)]
 CursorText = Annotated[str, msgspec.Meta(min_length=1, max_length=CURSOR_LENGTH_MAX)]
 TickLimit = Annotated[int, msgspec.Meta(ge=1, le=TICKS_MAX)]
 BarLimit = Annotated[int, msgspec.Meta(ge=1, le=BARS_MAX)]
@@ -53,6 +54,8 @@ CONTENT_TYPES: Final[dict[Format, str]] = {
     Format.PARQUET: "application/vnd.apache.parquet",
 }
 assert set(CONTENT_TYPES) == set(Format), "every format has its content type"
+EXPORT_CONTENT_TYPES: Final = {**CONTENT_TYPES, Format.JSON: "application/x-ndjson"}
+"""What a whole export is: its JSON is one object a line."""
 CONTENT_FORMATS: Final = {kind.partition(";")[0]: form for form, kind in CONTENT_TYPES.items()}
 
 
@@ -125,6 +128,24 @@ class TickQuery(Query, frozen=True, kw_only=True):
 
     symbol: SymbolName
     limit: TickLimit = ROWS_DEFAULT
+
+
+class ExportQuery(Message, frozen=True, kw_only=True):
+    """All ticks of one symbol in the order of (time_msc, source, epoch, seq), in one answer. Bounds as in `Query`."""
+
+    symbol: SymbolName
+    source: SourceName | None = None
+    start_ms: int | None = None
+    stop_ms: int | None = None
+    clock: TimeBase = TimeBase.SERVER
+    format: Format = Format.JSON
+
+
+class ExportOrder(Message, frozen=True, kw_only=True):
+    """An export on its way to a worker. stream: the answer stream somebody reads it from."""
+
+    query: ExportQuery
+    stream: StreamName
 
 
 class BarQuery(Query, frozen=True, kw_only=True):
@@ -246,6 +267,7 @@ JOBS: Final = _table(
     JobKind(function="market.symbols", queue="database", request=SymbolQuery, scope=Scope.MARKET_READ),
     JobKind(function="market.quotes", queue="database", request=QuoteQuery, scope=Scope.MARKET_READ),
     JobKind(function="market.ticks", queue="database", request=TickQuery, scope=Scope.MARKET_READ),
+    JobKind(function="market.export", queue="database", request=ExportOrder, scope=Scope.MARKET_READ),
     JobKind(function="market.bars", queue="database", request=BarQuery, scope=Scope.MARKET_READ),
     JobKind(function="market.quarantine", queue="database", request=QuarantineQuery, scope=Scope.MARKET_READ),
     JobKind(

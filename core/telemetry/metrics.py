@@ -85,6 +85,13 @@ HTTP_IN_FLIGHT: Final = Gauge(
 )
 TOKENS_ISSUED: Final = Counter("tickgate_tokens_issued_total", "Access tokens issued", registry=REGISTRY)
 
+EXPORTS_RUNNING: Final = Gauge(
+    "tickgate_exports_running", "Exports this process reads or sends now", registry=REGISTRY
+)
+EXPORT_BYTES: Final = Counter(
+    "tickgate_export_bytes_total", "Bytes of exports written, by format", ["format"], registry=REGISTRY
+)
+
 # -- queue -------------------------------------------------------------------------------------------------
 JOBS_ASKED: Final = Counter(
     "tickgate_jobs_asked_total", "Jobs put into a queue", ["function"], registry=REGISTRY

@@ -127,6 +127,7 @@ PLANS: dict[str, Plan] = {
     "POST /v1/keys/{id}/rotate": Plan(json={}, owned=Matrix.made_key),
     "DELETE /v1/keys/{id}": Plan(owned=Matrix.made_key, answers=frozenset({204})),
     "GET /v1/ticks": Plan(query={"symbol": "EURUSD"}),
+    "GET /v1/ticks/export": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/bars": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/quotes": Plan(query={"symbols": "EURUSD"}),
     "GET /v1/jobs/{id}": Plan(owned=Matrix.finished_job),

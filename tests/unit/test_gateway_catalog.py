@@ -9,9 +9,11 @@ from core.errors.categories import Category
 from core.errors.exceptions import Defect
 from core.messages.jobs import JOBS, ErrorReport
 from core.model.principals import Scope
+from core.settings import WorkerSettings
 from gateway.catalog import ENDPOINTS, routes
 from gateway.problems import problem
 from gateway.routing import Access, Endpoint
+from workers.exports import TickExports
 from workers.market import MarketReads
 from workers.queues import QUEUES
 
@@ -50,5 +52,7 @@ def test_every_job_has_a_queue_that_runs_and_a_function() -> None:
     assert {kind.queue for kind in JOBS.values()} <= set(QUEUES)
     nothing: Any = None
     reads = MarketReads(registry=nothing, reader=nothing, quotes_kept=nothing, certifier=nothing)
+    exports = TickExports(limits=WorkerSettings(), registry=nothing, tick_pages=nothing, streams=nothing)
     probes = {f"{queue}.probe" for queue in QUEUES}
-    assert {function.name for function in reads.functions()} | probes == set(JOBS)
+    served = {function.name for function in (*reads.functions(), *exports.functions())}
+    assert served | probes == set(JOBS)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from core.adapters.clickhouse.client import ClickHouse
-from core.messages.jobs import CONTENT_TYPES, Answer, Format, Query, TimeBase
+from core.messages.jobs import CONTENT_TYPES, Answer, ExportQuery, Format, Query, TimeBase
 from core.settings import ClickHouseSettings
 
 STORE_FORMATS: Final[dict[Format, str]] = {
@@ -46,7 +46,7 @@ def of_sources(sources: list[str]) -> Condition:
     return condition
 
 
-def between(condition: Condition, query: Query) -> None:
+def between(condition: Condition, query: Query | ExportQuery) -> None:
     """Add the query's inclusive bounds on the clock it names."""
     slack_ms = 0
     if query.clock is TimeBase.UTC:
@@ -73,12 +73,14 @@ def clamp(value: int) -> int:
 class Reads:
     """Runs SELECTs within the settings' limits and returns their bodies as the store wrote them."""
 
-    def __init__(self, clickhouse: ClickHouse, limits: ClickHouseSettings) -> None:
+    def __init__(
+        self, clickhouse: ClickHouse, limits: ClickHouseSettings, threads: int = THREADS_MAX
+    ) -> None:
         self._clickhouse = clickhouse
         self._settings = {
             "max_execution_time": limits.query_timeout_s,
             "max_memory_usage": limits.query_memory_bytes_max,
-            "max_threads": THREADS_MAX,
+            "max_threads": threads,
             "output_format_json_quote_64bit_integers": 0,
             "output_format_json_quote_denormals": 1,
             "output_format_arrow_string_as_string": 1,
@@ -89,10 +91,14 @@ class Reads:
 
     async def body(self, select: str, condition: Condition, form: Format) -> bytes:
         """Raises: Unavailable."""
+        return await self.written(select, condition, STORE_FORMATS[form])
+
+    async def written(self, select: str, condition: Condition, store_format: str) -> bytes:
+        """Return the answer in one of the store's own formats. Raises: Unavailable."""
         client = self._clickhouse.client
         body = await self._clickhouse.ask(
             client.raw_query(
-                select, parameters=condition.parameters, settings=self._settings, fmt=STORE_FORMATS[form]
+                select, parameters=condition.parameters, settings=self._settings, fmt=store_format
             )
         )
         return bytes(body)

@@ -21,7 +21,7 @@ from core.messages.jobs import CONTENT_TYPES, Answer, BarQuery, Format, Quaranti
 from core.settings import Settings
 
 _UTC_MS: Final = f"{UTC_TIME} as utc_ms"
-_TICK: Final = (
+TICK_COLUMNS: Final = (
     f"symbol, source, time_msc, {_UTC_MS}, bid, ask, last, volume, volume_real, flags, epoch, seq,"
     " toBool(backfill) as backfill"
 )
@@ -55,12 +55,12 @@ class ClickHouseTickReader:
 
     async def ticks(self, query: TickQuery, sources: Sequence[str]) -> Answer:
         if not sources:
-            return await self._nothing(query.format, _TICK)
+            return await self._nothing(query.format, TICK_COLUMNS)
         condition = of_sources(list(sources))
         condition.add("symbol = {symbol:String}", symbol=query.symbol)
         condition.add("quarantine = 'OK'")
         between(condition, query)
-        return await self._page(_TICK, condition, query, one_source=len(sources) == 1)
+        return await self._page(TICK_COLUMNS, condition, query, one_source=len(sources) == 1)
 
     async def quarantine(self, query: QuarantineQuery, sources: Sequence[str]) -> Answer:
         if not sources:
@@ -102,7 +102,7 @@ class ClickHouseTickReader:
         self, columns: str, condition: Condition, query: TickQuery | QuarantineQuery, *, one_source: bool
     ) -> Answer:
         if query.cursor is not None:
-            _continue_after(condition, read_cursor(query.cursor, TickCursor))
+            continue_after(condition, read_cursor(query.cursor, TickCursor))
         order = "time_msc, epoch, seq" if one_source else "time_msc, source, epoch, seq"
         if query.format is Format.JSON:
             select = f"select {columns} from ticks where {condition} order by {order} limit {query.limit + 1}"
@@ -125,14 +125,7 @@ class ClickHouseTickReader:
             next_cursor = write_cursor(last)
             # A bound instead of a limit: rows backfilled between the two questions make the page longer
             # and are not skipped.
-            condition.add(
-                "(time_msc, source, epoch, seq)"
-                " <= ({l_time:Int64}, {l_source:String}, {l_epoch:UInt32}, {l_seq:UInt64})",
-                l_time=last.time_msc,
-                l_source=last.source,
-                l_epoch=last.epoch,
-                l_seq=last.seq,
-            )
+            stop_at(condition, last)
         body = await self._reads.body(
             f"select {columns} from ticks where {condition} order by {order}", condition, query.format
         )
@@ -145,7 +138,8 @@ class ClickHouseTickReader:
         return Answer(content_type=CONTENT_TYPES[form], body=body)
 
 
-def _continue_after(condition: Condition, cursor: TickCursor) -> None:
+def continue_after(condition: Condition, cursor: TickCursor) -> None:
+    """Add `cursor` as the row before the page's first."""
     condition.add(
         "time_msc >= {c_time:Int64} and (time_msc, source, epoch, seq)"
         " > ({c_time:Int64}, {c_source:String}, {c_epoch:UInt32}, {c_seq:UInt64})",
@@ -153,6 +147,18 @@ def _continue_after(condition: Condition, cursor: TickCursor) -> None:
         c_source=cursor.source,
         c_epoch=cursor.epoch,
         c_seq=cursor.seq,
+    )
+
+
+def stop_at(condition: Condition, last: TickCursor) -> None:
+    """Add `last` as the page's last row."""
+    condition.add(
+        "time_msc <= {l_time:Int64} and (time_msc, source, epoch, seq)"
+        " <= ({l_time:Int64}, {l_source:String}, {l_epoch:UInt32}, {l_seq:UInt64})",
+        l_time=last.time_msc,
+        l_source=last.source,
+        l_epoch=last.epoch,
+        l_seq=last.seq,
     )
 
 

@@ -1,0 +1,16 @@
+"""Which sources a tenant's question is about."""
+
+from collections.abc import Sequence
+
+from core.errors.exceptions import NotFound
+from core.ports import SourceRegistry
+
+
+async def owned_sources(registry: SourceRegistry, tenant: str, wanted: str | None) -> Sequence[str]:
+    """Return the tenant's sources, or the one it asks for. Raises: NotFound: that is not the tenant's. Unavailable."""
+    owned = await registry.sources_of(tenant)
+    if wanted is None:
+        return owned
+    if wanted not in owned:
+        raise NotFound(f"no source is named {wanted!r}", code="SOURCE_NOT_FOUND")
+    return [wanted]
