@@ -27,6 +27,7 @@ class Door:
         try:
             async with asyncio.timeout(endpoint.deadline_s):
                 principal = await authenticate(endpoint.access, request, services)
+                scope["state"]["principal"] = principal
                 authorise(endpoint.access, principal)
                 body = await read_body(request, endpoint.body_bytes_max)
                 call = Call(request=request, body=body, principal=principal, services=services)

@@ -1,19 +1,13 @@
-"""The outermost middleware: trace, measure, turn every error into a problem, and add the headers all answers carry."""
+"""The envelope: turns every error into a problem, and adds the headers all answers carry."""
 
-import time
 from typing import Final
 
-import structlog
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.infrastructure import error_handler
-from core.telemetry import metrics, tracing
 from gateway.problems import Challenged, http_problem, problem
 
-log = structlog.get_logger(__name__)
-
-UNMATCHED: Final = "unmatched"
 SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -38,16 +32,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started_s = time.perf_counter()
-        trace = tracing.start(_header(scope, b"traceparent"))
-        scope.setdefault("state", {})["route"] = UNMATCHED
-        sender = _Sender(send, trace, secure=scope.get("scheme") == "https")
-        metrics.HTTP_IN_FLIGHT.inc()
-        try:
-            await self._answer(scope, receive, sender)
-        finally:
-            metrics.HTTP_IN_FLIGHT.dec()
-            _record(scope, sender.status, time.perf_counter() - started_s)
+        await self._answer(scope, receive, _Sender(send, secure=scope.get("scheme") == "https"))
 
     async def _answer(self, scope: Scope, receive: Receive, sender: "_Sender") -> None:
         try:
@@ -68,15 +53,10 @@ class _Sender:
 
     __slots__ = ("_headers", "_send", "status")
 
-    def __init__(self, send: Send, trace: tracing.Trace, *, secure: bool) -> None:
+    def __init__(self, send: Send, *, secure: bool) -> None:
         self._send = send
         self.status = 0
-        self._headers = (
-            *SECURITY_HEADERS,
-            *(TRANSPORT_SECURITY if secure else ()),
-            (b"traceresponse", trace.traceparent.encode()),
-            (b"x-request-id", trace.trace_id.encode()),
-        )
+        self._headers = (*SECURITY_HEADERS, *(TRANSPORT_SECURITY if secure else ()))
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -86,19 +66,3 @@ class _Sender:
             headers += [header for header in self._headers if header[0] not in present]
             message = {**message, "headers": headers}
         await self._send(message)
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return ""
-
-
-def _record(scope: Scope, status: int, elapsed_s: float) -> None:
-    route = scope["state"]["route"]
-    metrics.HTTP_REQUESTS.labels(route, str(status)).inc()
-    metrics.HTTP_SECONDS.labels(route).observe(elapsed_s)
-    log.debug(
-        "http.answered", route=route, method=scope["method"], status=status, ms=round(elapsed_s * 1_000, 2)
-    )

@@ -1,7 +1,7 @@
 """The middlewares around the routes, in order, and what must be true of the settings before anybody listens.
 
-From the outside in: who is calling (proxies), who may read the answer (cross-origin), the envelope, in which every
-error becomes an answer, and inside it what is refused whoever asks.
+From the outside in: the request tracer, who is calling (proxies), who may read the answer (cross-origin), the
+envelope, in which every error becomes an answer, and inside it what is refused whoever asks.
 """
 
 from typing import Final
@@ -16,6 +16,7 @@ from gateway.cors import CrossOriginHeaders, Preflights, policy_of
 from gateway.entrance import LOCAL_NAMES, Entrance
 from gateway.envelope import Envelope
 from gateway.proxies import TrustedProxies, networks_of
+from gateway.request_tracer import RequestTracer
 
 METHODS: Final = frozenset({endpoint.method for endpoint in ENDPOINTS} | {"HEAD"})
 
@@ -40,6 +41,7 @@ def perimeter(gateway: GatewaySettings) -> list[Middleware]:
     headers = [Middleware(CrossOriginHeaders, policy=policy)]
     preflights = [Middleware(Preflights, policy=policy)]
     return [
+        Middleware(RequestTracer),
         *(proxies if networks else ()),
         *(headers if policy.origins else ()),
         Middleware(Envelope),

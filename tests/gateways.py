@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -23,12 +24,18 @@ from core.infrastructure.config_manager import write_settings_file
 from core.infrastructure.provisioning import NewClient, NewSource, provision
 from core.model.principals import Scope
 from core.settings import AuthSettings, GatewaySettings, Secret, Settings, WorkerSettings
-from tests.engines import House, bring_forward, free_port, wait_for
+from tests.engines import PASSWORD, House, bring_forward, free_port, wait_for
 
 SECRET = "0123456789abcdef0123456789abcdef"
 SCOPES = tuple(Scope)
 DAY_MS = 20_000 * 86_400_000
 """A day long enough ago not to move."""
+
+CREDENTIAL = re.compile(
+    # The clients' secret, also inside HTTP Basic; the stores' password; JSON Web Tokens; our keys and refresh tokens.
+    rf"{SECRET}|{base64.b64encode(SECRET.encode()).decode()[4:40]}|{PASSWORD}"
+    r"|eyJ[\w-]{10,}\.|\btg[a-z]{1,2}_[\w-]{16,}|[Bb]asic [\w+/=]{8,}|[Bb]earer [\w.-]{16,}"
+)
 
 TICK_COLUMNS = (
     "source",
@@ -234,6 +241,7 @@ def running(door: FrontDoor, rows: list[dict[str, Any]]) -> Iterator[FrontDoor]:
     finally:
         door.gateway.stop()
         door.worker.stop()
+    assert_no_secret_in(door)
 
 
 @contextmanager
@@ -246,6 +254,15 @@ def gateway_alone(door: FrontDoor, up: Callable[[], bool] | None = None) -> Iter
         yield door
     finally:
         door.gateway.stop()
+    assert_no_secret_in(door)
+
+
+def assert_no_secret_in(door: FrontDoor) -> None:
+    """Fail when anything of this run's logs is or looks like a credential, whatever the tests sent."""
+    for log in (door.gateway.log, door.worker.log):
+        text = log.read_text() if log.exists() else ""
+        found = CREDENTIAL.search(text)
+        assert found is None, f"{log.name}: {text[max(0, found.start() - 300) : found.end() + 20]}"
 
 
 def basic(client_id: str, secret: str) -> str:

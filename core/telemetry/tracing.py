@@ -1,6 +1,7 @@
 """Which request this is: the W3C trace context and the request id, carried in a context variable and in every job.
 
-Source: https://www.w3.org/TR/trace-context/ (version 00).
+Source: https://www.w3.org/TR/trace-context/. We write version 00 and read it and every later one by what 00 defines,
+as the specification asks; of the flags we know "sampled".
 """
 
 import random
@@ -10,7 +11,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
-_TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_TRACEPARENT: Final = re.compile(
+    r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
+)
+_OURS: Final = "00"
+_NEVER: Final = "ff"
+_SAMPLED: Final = 0x01
 _INVALID_TRACE: Final = "0" * 32
 _INVALID_SPAN: Final = "0" * 16
 _random: Final = random.Random(secrets.randbits(256))  # noqa: S311 - ids must be unlikely to repeat, not secret
@@ -34,14 +40,27 @@ CURRENT: Final[ContextVar[Trace | None]] = ContextVar("tickgate_trace", default=
 
 def start(traceparent: str = "") -> Trace:
     """Begin a hop below `traceparent`, or a trace of its own when that is missing or malformed."""
-    parent = _TRACEPARENT.fullmatch(traceparent)
     span_id = f"{_random.getrandbits(64) or 1:016x}"
-    if parent is None or parent[1] == _INVALID_TRACE or parent[2] == _INVALID_SPAN:
+    parent = _parent(traceparent)
+    if parent is None:
         trace = Trace(f"{_random.getrandbits(128) or 1:032x}", span_id)
     else:
-        trace = Trace(parent[1], span_id, parent[3])
+        trace = Trace(parent.trace_id, span_id, parent.flags)
     CURRENT.set(trace)
     return trace
+
+
+def _parent(traceparent: str) -> Trace | None:
+    found = _TRACEPARENT.fullmatch(traceparent)
+    if found is None:
+        return None
+    version, trace_id, span_id, flags, more = found.groups()
+    if version == _NEVER or (version == _OURS and more is not None):
+        return None
+    if trace_id == _INVALID_TRACE or span_id == _INVALID_SPAN:
+        return None
+    # What later versions mean by their other bits is not ours to pass on.
+    return Trace(trace_id, span_id, f"{int(flags, 16) & _SAMPLED:02x}")
 
 
 def current_traceparent() -> str:

@@ -1,6 +1,7 @@
 """Connect to ClickHouse over HTTP with bounds on everything, and turn its errors into ours."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -12,10 +13,12 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError,
 
 from core.errors.exceptions import Misconfigured, Unavailable
 from core.settings import ClickHouseSettings, Settings
+from core.telemetry import tracing
 
 Result = TypeVar("Result")
 AUTHENTICATION_FAILED = 516
 SHORT_QUERY_TIMEOUT_S = 10.0
+_numbers = itertools.count(1)
 
 
 class ClickHouse:
@@ -35,7 +38,7 @@ class ClickHouse:
         """Return the rows of a small answer. Raises: Unavailable."""
         limit_s = timeout_s or self._query_timeout_s
         # The server gives up when we do, or an abandoned scan would go on beside its own repetition.
-        settings = {"max_execution_time": limit_s}
+        settings = traced({"max_execution_time": limit_s})
         asking = self.client.query(query, parameters=dict(parameters or {}), settings=settings)
         result = await self.ask(asking, timeout_s=limit_s)
         return list(result.result_rows)
@@ -51,6 +54,17 @@ class ClickHouse:
                 return await answer
         except (ClickHouseError, aiohttp.ClientError, OSError, TimeoutError) as e:
             raise unavailable(e) from e
+
+
+def traced(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `settings` with a query id that begins with the trace's: it finds the query in system.processes and
+    system.query_log, here and on a real server alike.
+    """
+    trace = tracing.CURRENT.get()
+    if trace is None:
+        return dict(settings)
+    # A hop may ask several questions at once, and two queries of one id are refused.
+    return {**settings, "query_id": f"{trace.trace_id}-{trace.span_id}-{next(_numbers):x}"}
 
 
 def unavailable(error: Exception) -> Unavailable:

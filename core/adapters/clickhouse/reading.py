@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from core.adapters.clickhouse.client import ClickHouse
+from core.adapters.clickhouse.client import ClickHouse, traced
 from core.messages.jobs import CONTENT_TYPES, Answer, ExportQuery, Format, Query, TimeBase
 from core.settings import ClickHouseSettings
 
@@ -98,7 +98,10 @@ class Reads:
         client = self._clickhouse.client
         body = await self._clickhouse.ask(
             client.raw_query(
-                select, parameters=condition.parameters, settings=self._settings, fmt=store_format
+                select,
+                parameters=condition.parameters,
+                settings=traced(self._settings),
+                fmt=store_format,
             )
         )
         return bytes(body)
@@ -107,7 +110,7 @@ class Reads:
         """Return a few rows as Python values. Raises: Unavailable."""
         client = self._clickhouse.client
         result = await self._clickhouse.ask(
-            client.query(select, parameters=condition.parameters, settings=self._settings)
+            client.query(select, parameters=condition.parameters, settings=traced(self._settings))
         )
         return [list(row) for row in result.result_rows]
 
