@@ -8,9 +8,11 @@ further hop over HTTP that it could be handed to, so it ends here.
 import logging
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import structlog
+from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.telemetry import metrics, tracing
@@ -20,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 UNMATCHED: Final = "unmatched"
 TRACEPARENT: Final = b"traceparent"
+SERIES_MAX: Final = 4_096
 
 
 class RequestTracer:
@@ -47,12 +50,19 @@ class RequestTracer:
         finally:
             metrics.HTTP_IN_FLIGHT.dec()
             elapsed_s = time.perf_counter() - started_s
-            metrics.HTTP_REQUESTS.labels(state["route"], str(sender.status)).inc()
-            metrics.HTTP_SECONDS.labels(state["route"]).observe(elapsed_s)
+            requests, seconds = _series(state["route"], sender.status)
+            requests.inc()
+            seconds.observe(elapsed_s)
             if self._writes:
                 access_log.write(
                     scope, trace, status=sender.status, elapsed_s=elapsed_s, bytes_sent=sender.bytes_sent
                 )
+
+
+@lru_cache(SERIES_MAX)
+def _series(route: str, status: int) -> tuple[Counter, Histogram]:
+    # Finding a labelled series costs as much as counting in it.
+    return metrics.HTTP_REQUESTS.labels(route, str(status)), metrics.HTTP_SECONDS.labels(route)
 
 
 class _Sender:
