@@ -21,7 +21,7 @@ from core.model.principals import PrincipalKind, Scope
 from core.ports import NewKey
 from core.settings import Secret, Settings
 from tests import gateways
-from tests.engines import House, free_port, wait_for
+from tests.engines import House, free_port, new_databases, wait_for
 from tests.gateways import SECRET, FrontDoor, Process
 
 DAY_MS = 86_400_000
@@ -355,6 +355,19 @@ def test_no_log_holds_a_key_and_the_ledger_only_its_hash(door: FrontDoor, ours: 
     stored = asyncio.run(rows())
     assert secret.split("_", 2)[1] in stored
     assert secret.split("_", 2)[2] not in stored
+
+
+@pytest.fixture(scope="module")
+def shared(house: House) -> Settings:
+    return new_databases(house)
+
+
+@pytest.fixture
+async def settings(shared: Settings) -> Settings:
+    """The module's databases, emptied: making new ones for every test takes longer than the tests."""
+    async with open_pool(shared, {}) as postgres, postgres.acquire() as connection:
+        await connection.execute("truncate api_keys, api_clients, revocations")
+    return shared
 
 
 @contextlib.asynccontextmanager

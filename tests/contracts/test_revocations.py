@@ -12,17 +12,30 @@ from typing import Any
 
 import pytest
 
-from core.adapters.postgres.pool import open_pool
+from core.adapters.postgres.pool import Postgres, open_pool
 from core.adapters.postgres.revocations import CLOCK_SKEW_S_MAX, PostgresRevocations
 from core.adapters.postgres.schema import open_schema
 from core.errors.exceptions import Unavailable
 from core.infrastructure.central_hub import open_hub
 from core.infrastructure.migrator import steps
 from core.settings import Settings
-from tests.engines import Engine, build_house
+from tests.engines import Engine, House, build_house, new_databases
 
 OLD_S = 1_000_000.0
 """Issued long ago."""
+
+
+@pytest.fixture(scope="module")
+def shared(house: House) -> Settings:
+    return new_databases(house)
+
+
+@pytest.fixture
+async def settings(shared: Settings) -> Settings:
+    """The module's databases, emptied: making new ones for every test takes longer than the tests."""
+    async with open_pool(shared, {}) as postgres, postgres.acquire() as connection:
+        await connection.execute("truncate revocations")
+    return shared
 
 
 @pytest.fixture(scope="module")
@@ -205,11 +218,18 @@ async def test_a_frozen_postgres_makes_us_fail_closed_until_it_thaws(own: tuple[
 
 async def test_an_unmigrated_ledger_is_waited_for(settings: Settings) -> None:
     async with open_pool(settings, {}) as postgres:
-        async with postgres.acquire() as connection:
-            await connection.execute("drop table revocations")
-        with pytest.raises(Unavailable, match="SCHEMA_OLDER"):
-            async with PostgresRevocations(postgres, settings.postgres).follow():
-                pass
+        await _rename(postgres, "revocations", "unmade")
+        try:
+            with pytest.raises(Unavailable, match="SCHEMA_OLDER"):
+                async with PostgresRevocations(postgres, settings.postgres).follow():
+                    pass
+        finally:
+            await _rename(postgres, "unmade", "revocations")
+
+
+async def _rename(postgres: Postgres, before: str, after: str) -> None:
+    async with postgres.acquire() as connection:
+        await connection.execute(f"alter table {before} rename to {after}")
 
 
 async def _revoke_patiently(revocations: PostgresRevocations, credential: str) -> None:

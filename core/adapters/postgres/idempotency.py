@@ -30,15 +30,22 @@ PURGES_MAX: Final = 1_000
 
 _ROW: Final = "tenant = $1 and subject = $2 and key_hash = $3"
 _CLAIM: Final = (
-    "insert into idempotency_keys as held"
+    "insert into idempotency_keys"
     " (tenant, subject, key_hash, fingerprint, owner, lease_expires_at, expires_at)"
     " values ($1, $2, $3, $4, $5, now() + make_interval(secs => $6), now() + make_interval(secs => $7))"
-    " on conflict (tenant, subject, key_hash) do update set fingerprint = excluded.fingerprint,"
-    " owner = excluded.owner, lease_expires_at = excluded.lease_expires_at, created_at = now(),"
-    " expires_at = excluded.expires_at, status = null, answer = null"
-    " where held.expires_at < now() or held.status is null and held.lease_expires_at < now()"
-    " and held.fingerprint = excluded.fingerprint"
-    " returning owner"
+    " on conflict do nothing returning true"
+)
+_READ: Final = (
+    "select fingerprint, status, answer, expires_at < now() as expired, lease_expires_at < now() as lapsed"
+    f" from idempotency_keys where {_ROW}"
+)
+_TAKE_OVER: Final = (
+    # A row that is locked is being worked on, however old its lease: nobody waits for it.
+    "update idempotency_keys set fingerprint = $4, owner = $5, created_at = now(), status = null, answer = null,"
+    " lease_expires_at = now() + make_interval(secs => $6), expires_at = now() + make_interval(secs => $7)"
+    f" where {_ROW} and ctid = (select ctid from idempotency_keys where {_ROW} and (expires_at < now()"
+    " or status is null and lease_expires_at < now() and fingerprint = $4) for update skip locked)"
+    " returning true"
 )
 
 
@@ -51,22 +58,27 @@ class PostgresIdempotency:
         self._lease_s = lease_s
 
     async def claim(self, request: IdempotentRequest) -> "PostgresClaim | StoredAnswer":
-        name = (request.tenant, request.subject, key_hash(request))
+        name, owner = (request.tenant, request.subject, key_hash(request)), uuid.uuid4()
+        asked = (*name, request.fingerprint, owner, float(self._lease_s), float(self._kept_s))
         for _ in range(TRIES_MAX):
-            owner = uuid.uuid4()
             async with self._postgres.of_tenant(request.tenant) as connection:
-                claimed = await connection.fetchval(
-                    _CLAIM, *name, request.fingerprint, owner, float(self._lease_s), float(self._kept_s)
-                )
-                row = claimed or await connection.fetchrow(
-                    f"select fingerprint, status, answer from idempotency_keys where {_ROW}", *name
-                )
-            if claimed is not None:
-                return PostgresClaim(self._postgres, request, owner)
-            if row is not None:
-                return _answered(row, request)
-            # It was released between the two statements: now it is free.
-        raise _in_use()
+                if await connection.fetchval(_CLAIM, *asked):
+                    return PostgresClaim(self._postgres, request, owner)
+                row = await connection.fetchrow(_READ, *name)
+                if row is None:
+                    # It was released between the two statements: now it is free.
+                    continue
+                if not row["expired"]:
+                    _refuse_another(row, request)
+                    if row["status"] is not None:
+                        return unseal(row["answer"], request)
+                if not (row["expired"] or row["lapsed"]):
+                    break
+                if await connection.fetchval(_TAKE_OVER, *asked):
+                    return PostgresClaim(self._postgres, request, owner)
+        raise Conflict(
+            "the first request with this Idempotency-Key is still running", code="IDEMPOTENCY_KEY_IN_USE"
+        )
 
     async def purge_expired(self) -> int:
         purged = 0
@@ -146,18 +158,9 @@ class PostgresClaimedWork(PostgresWork):
         self.answered = True
 
 
-def _answered(row: asyncpg.Record, request: IdempotentRequest) -> StoredAnswer:
+def _refuse_another(row: asyncpg.Record, request: IdempotentRequest) -> None:
     if row["fingerprint"] != request.fingerprint:
         raise Invalid("this Idempotency-Key was used for another request", code="IDEMPOTENCY_KEY_REUSED")
-    if row["status"] is None:
-        raise _in_use()
-    return unseal(row["answer"], request)
-
-
-def _in_use() -> Conflict:
-    return Conflict(
-        "the first request with this Idempotency-Key is still running", code="IDEMPOTENCY_KEY_IN_USE"
-    )
 
 
 @asynccontextmanager
