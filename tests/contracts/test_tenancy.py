@@ -37,6 +37,9 @@ ROWS: dict[str, str] = {
     "api_keys": "(id, tenant, owner_kind, subject, name, scopes, prefix, secret_hash, expires_at)"
     " values (gen_random_uuid(), '{tenant}', 'client', '{tenant}', 'k', '{{}}',"
     f" substr(md5('{{tenant}}'), 1, 12), {BYTES}, now() + interval '1 day')",
+    "dead_letters": "(id, job_id, queue, function, tenant, job, attempts, category, code, public, fingerprint,"
+    " traceparent, first_failed_at, last_failed_at) values (substr(md5('{tenant}'), 1, 27), 'j', 'q', 'f', '{tenant}',"
+    " '', 1, 'c', 'c', 'p', 'f', 't', now(), now())",
     "idempotency_keys": "(tenant, subject, key_hash, fingerprint, owner, lease_expires_at, expires_at)"
     f" values ('{{tenant}}', 's', {BYTES}, {BYTES}, gen_random_uuid(), now(), now())",
 }
