@@ -29,6 +29,7 @@ REQUEST_HEADERS: Final = (
     "Prefer",
     "traceparent",
     "tracestate",
+    "X-API-Key",
 )
 EXPOSED_HEADERS: Final = (
     "Content-Disposition",

@@ -19,6 +19,12 @@ TARGET_BYTES_MAX: Final = 16 * 1024
 HOSTS_REMEMBERED_MAX: Final = 1_024
 OLD_VERSIONS: Final = frozenset({"1", "1.0"})
 LOCAL_NAMES: Final = frozenset({"localhost"})
+BAD_HOST: Final = "BAD_HOST"
+NOT_OUR_HOST: Final = "NOT_OUR_HOST"
+_TEXTS: Final = {
+    BAD_HOST: "exactly one Host header is needed",
+    NOT_OUR_HOST: "this is not the host you are looking for",
+}
 _HOST: Final = re.compile(rb"([A-Za-z0-9_.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{0,5})?")
 # NUL and other control characters, and what stands for bytes that are no UTF-8 (overlong encodings among them).
 _NO_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ufffd]")
@@ -33,7 +39,7 @@ class Entrance:
 
     def __init__(self, app: ASGIApp, *, hosts: Collection[str] | None) -> None:
         self._app = app
-        self._is_ours = lru_cache(HOSTS_REMEMBERED_MAX)(lambda host: hosts is None or _is_one_of(host, hosts))
+        self._code = lru_cache(HOSTS_REMEMBERED_MAX)(lambda host: _code_of(host, hosts))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -50,20 +56,26 @@ class Entrance:
                 hosts.append(value)
             elif name == b"transfer-encoding" and value.lower() != b"chunked":
                 raise Invalid("the only transfer coding is chunked, alone", code="BAD_FRAMING")
-        if len(hosts) > 1 or not _HOST.fullmatch(hosts[0] if hosts else b""):
-            # A probe that still speaks HTTP/1.0 may leave it out; granian then passes an empty one on.
-            if scope["http_version"] in OLD_VERSIONS and hosts in ([], [b""]):
-                return
-            raise Invalid("exactly one Host header is needed", code="BAD_HOST")
-        if not self._is_ours(hosts[0]):
-            raise Invalid("this is not the host you are looking for", code="NOT_OUR_HOST")
+        code = self._code(hosts[0]) if len(hosts) == 1 else BAD_HOST
+        # A probe that still speaks HTTP/1.0 may leave it out; granian then passes an empty one on.
+        if code and not (scope["http_version"] in OLD_VERSIONS and hosts in ([], [b""])):
+            raise Invalid(_TEXTS[code], code=code)
 
 
 def _check_target(scope: Scope) -> None:
     if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > TARGET_BYTES_MAX:
         raise Invalid(f"path and query may hold at most {TARGET_BYTES_MAX} bytes", code="URI_TOO_LONG")
-    if not scope["path"].startswith("/") or _NO_TEXT.search(scope["path"]):
+    path = scope["path"]
+    plain = path.isascii() and path.isprintable()
+    if not path.startswith("/") or (not plain and _NO_TEXT.search(path)):
         raise NotFound("there is no such path", code="NO_SUCH_ROUTE")
+
+
+def _code_of(host: bytes, names: Collection[str] | None) -> str:
+    """Return what is wrong with a Host header, or nothing. names: those we answer to, or None for any."""
+    if not _HOST.fullmatch(host):
+        return BAD_HOST
+    return "" if names is None or _is_one_of(host, names) else NOT_OUR_HOST
 
 
 def _is_one_of(host: bytes, names: Collection[str]) -> bool:

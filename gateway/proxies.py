@@ -7,6 +7,7 @@ port is not part of a client; and trust in everybody cannot be asked for.
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.errors.exceptions import Misconfigured
 
 HOPS_MAX: Final = 32
+HOPS_REMEMBERED_MAX: Final = 4_096
 FORWARDED: Final = "forwarded"
 SCHEMES: Final = frozenset({"http", "https"})
 _PAIR: Final = re.compile(r'\s*([a-z]+)=("[^"]*"|[^";\s]*)\s*', re.IGNORECASE)
@@ -33,9 +35,11 @@ class TrustedProxies:
         self._app = app
         self._networks = networks
         self._header = header.encode()
+        # Reading an address takes longer than the rest together, and the same few come again and again.
+        self._hop = lru_cache(HOPS_REMEMBERED_MAX)(self._read_hop)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope.get("client") and self._trusts(address_of(scope["client"][0])):
+        if scope["type"] == "http" and scope.get("client") and self._hop(scope["client"][0])[1]:
             self._rewrite(scope)
         await self._app(scope, receive, send)
 
@@ -45,20 +49,24 @@ class TrustedProxies:
         scheme = ""
         for hop in reversed(hops):
             pairs = _pairs(hop) if self._header == FORWARDED.encode() else {"for": hop}
-            address = address_of(pairs.get("for", ""))
-            if address is None:
+            address, trusted = self._hop(pairs.get("for", ""))
+            if not address:
                 break  # Whoever wrote this knows no better; the hop before it is the last we can name.
-            scope["client"] = (str(address), 0)
+            scope["client"] = (address, 0)
             scheme = pairs.get("proto", "")
-            if not self._trusts(address):
+            if not trusted:
                 break
         if self._header != FORWARDED.encode():
             scheme = _last(scope, b"x-forwarded-proto")
         if scheme.lower() in SCHEMES:
             scope["scheme"] = scheme.lower()
 
-    def _trusts(self, address: Address | None) -> bool:
-        return address is not None and any(address in network for network in self._networks)
+    def _read_hop(self, text: str) -> tuple[str, bool]:
+        """Return the address, or nothing, and whether it is trusted."""
+        address = address_of(text)
+        if address is None:
+            return "", False
+        return str(address), any(address in network for network in self._networks)
 
 
 def networks_of(trusted: Iterable[str]) -> tuple[Network, ...]:

@@ -14,7 +14,8 @@ import pytest
 from joserfc.jwk import OKPKey
 
 from core.infrastructure.open_files import FILES_KEPT
-from core.settings import Secret, WorkerSettings
+from core.settings import Secret, Settings, WorkerSettings
+from tests.bridges import build_bridge, http_status
 from tests.engines import free_port
 from workers.health import serve_health
 
@@ -44,6 +45,20 @@ def test_beyond_loopback_in_the_clear_it_does_not_start_and_says_why(
     assert found.returncode == 1
     assert found.stderr.startswith("error: TLS_REQUIRED"), found.stderr
     assert f"TICKGATE_{section}_BEHIND_TLS_PROXY" in found.stderr
+
+
+def test_a_bridge_shows_its_insides_on_loopback_only(settings: Settings, tmp_path: Path) -> None:
+    shown = {}
+    for host in (EVERYWHERE, "127.0.0.1"):
+        (tmp_path / host).mkdir()
+        bridge = build_bridge(settings, tmp_path / host, host=host, behind_tls_proxy=host == EVERYWHERE)
+        bridge.start()
+        try:
+            bridge.wait_ready()
+            shown[host] = http_status(bridge.port, "/livez"), http_status(bridge.port, "/metrics")
+        finally:
+            bridge.stop()
+    assert shown == {EVERYWHERE: (200, 404), "127.0.0.1": (200, 200)}
 
 
 @asynccontextmanager

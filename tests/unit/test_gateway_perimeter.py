@@ -10,6 +10,9 @@ from core.errors.exceptions import Misconfigured
 from core.infrastructure.config_manager import load_settings
 from core.infrastructure.exposure import is_loopback, require_tls
 from core.settings import GatewaySettings
+from gateway.cors import EXPOSED_HEADERS, REQUEST_HEADERS
+from gateway.openapi_shared import REQUEST_HEADERS as DOCUMENTED_REQUEST_HEADERS
+from gateway.openapi_shared import RESPONSE_HEADERS, SECURITY_SCHEMES
 from gateway.perimeter import check_exposure, perimeter
 from gateway.proxies import TrustedProxies, networks_of
 
@@ -152,3 +155,9 @@ def test_a_certificate_that_is_none_refuses_to_start() -> None:
     with pytest.raises(Misconfigured) as refused:
         check_exposure(GatewaySettings(tls_certificate_file="/dev/null", tls_key_file="/dev/null"))
     assert refused.value.code == "BAD_TLS"
+
+
+def test_pages_may_send_and_read_every_header_that_is_documented() -> None:
+    assert set(RESPONSE_HEADERS) <= set(EXPOSED_HEADERS)
+    credentials = {scheme["name"] for scheme in SECURITY_SCHEMES.values() if scheme["type"] == "apiKey"}
+    assert set(DOCUMENTED_REQUEST_HEADERS) | credentials | {"Authorization"} <= set(REQUEST_HEADERS)
