@@ -5,20 +5,16 @@ PostgreSQL's `application_name` and in ClickHouse's query id. `tracestate` is re
 further hop over HTTP that it could be handed to, so it ends here.
 """
 
-import logging
 import time
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-import structlog
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.telemetry import metrics, tracing
+from core.telemetry import lines, metrics, tracing
 from gateway import access_log
-
-log = structlog.get_logger(__name__)
 
 UNMATCHED: Final = "unmatched"
 TRACEPARENT: Final = b"traceparent"
@@ -33,7 +29,7 @@ class RequestTracer:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._writes = log.is_enabled_for(logging.INFO)
+        self._writes = lines.wanted()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -71,6 +71,24 @@ def test_every_request_is_one_line_of_the_access_log(
     assert 0 < line["ms"] < 10_000
 
 
+def test_the_job_a_request_asked_for_is_a_line_of_the_workers_log(
+    http: httpx.Client, door: FrontDoor, trace_id: str
+) -> None:
+    http.get("/v1/ticks?symbol=EURUSD", headers=parent(trace_id))
+    written = wait_for(
+        lambda: [line for line in door.worker.log.read_text().splitlines() if trace_id in line], "a line", 5
+    )
+    line = json.loads(written[-1])
+    assert {name: line[name] for name in ("event", "function", "tenant", "outcome", "attempt")} == {
+        "event": "job.ended",
+        "function": "market.ticks",
+        "tenant": "demo",
+        "outcome": "finished",
+        "attempt": 1,
+    }
+    assert line["span_id"] != accessed(door, trace_id)["span_id"]
+
+
 def test_neither_path_nor_query_gets_into_the_access_log(door: FrontDoor, trace_id: str) -> None:
     with door.client() as http:
         http.get(f"/v1/nothing/{SECRET}?token={SECRET}", headers=parent(trace_id))

@@ -44,6 +44,10 @@ class Job(msgspec.Struct):
     def tenant(self) -> str:
         return str(self.k.get("tenant", ""))
 
+    @property
+    def traceparent(self) -> str:
+        return str(self.k.get("traceparent", ""))
+
 
 class Result(msgspec.Struct):
     """How it ended. s: well, r: answer or error report, st and ft: started and finished, epoch ms, q: queue."""

@@ -23,6 +23,7 @@ from core.adapters.redis.connection import Connection
 from core.adapters.redis.job_queue_ending import PAUSE_S, TROUBLE, Endings
 from core.adapters.redis.job_queue_format import Job
 from core.adapters.redis.job_queue_heartbeat import Heartbeat
+from core.adapters.redis.job_queue_log import write_ended
 from core.adapters.redis.job_queue_run import Attempt, Outcome, Progress, Report, Run, now_ms
 from core.adapters.redis.job_queue_schedule import Scheduler
 from core.adapters.redis.link import Link, running
@@ -32,7 +33,7 @@ from core.messages.jobs import CANCELLED, ErrorReport
 from core.model.retries import RetryClass, Verdict, judge
 from core.ports import JobFunction, QueueLimits, Schedule
 from core.settings import RedisSettings, Settings
-from core.telemetry import metrics
+from core.telemetry import metrics, tracing
 
 log = structlog.get_logger(__name__)
 
@@ -195,6 +196,7 @@ class QueueWorker:
             attempt = Attempt(job_id, job, body, number, now_ms())
             outcome = self._failed(Corrupt("a job cannot be read", detail=str(e)), attempt)
         else:
+            tracing.start(job.traceparent)
             attempt = Attempt(job_id, job, body, max(number, job.t or 0), now_ms())
             waited_ms = max(0, attempt.started_at_ms - job.et)
             metrics.JOB_WAIT_SECONDS.labels(self.queue.name).observe(waited_ms / 1_000)
@@ -266,6 +268,7 @@ class QueueWorker:
         function = job.f if job.f in self.functions else UNKNOWN
         metrics.JOB_RUN_SECONDS.labels(function).observe((ended_at_ms - attempt.started_at_ms) / 1_000)
         metrics.JOBS_DONE.labels(function, _word(outcome)).inc()
+        write_ended(attempt, _word(outcome), ended_at_ms)
         result = arq_format.encode_result(
             job,
             outcome.value,
@@ -303,7 +306,7 @@ class QueueWorker:
             code=code,
             public=told.public,
             fingerprint=told.fingerprint,
-            traceparent=str(attempt.job.k.get("traceparent", "")),
+            traceparent=attempt.job.traceparent,
             first_failed_at_ms=first_failed_at_ms or at_ms,
             last_failed_at_ms=at_ms,
         )
