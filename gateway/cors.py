@@ -27,6 +27,7 @@ REQUEST_HEADERS: Final = (
     "If-None-Match",
     "Last-Event-ID",
     "Prefer",
+    "X-API-Key",
     "traceparent",
     "tracestate",
     "X-API-Key",

@@ -20,6 +20,7 @@ from core.errors.categories import Category
 from core.errors.exceptions import Invalid, TickgateError, Unavailable
 from core.messages.jobs import report_of
 from core.ports import Claim, IdempotentRequest, StoredAnswer
+from core.telemetry import metrics
 from gateway.problems import problem
 from gateway.routing import Call, Handler
 
@@ -45,6 +46,7 @@ async def answered_once(handler: Handler, call: Call) -> Response:
     """
     found = await call.services.idempotency.claim(_request(call))
     if isinstance(found, StoredAnswer):
+        metrics.IDEMPOTENT_REQUESTS.labels("replayed").inc()
         return Response(found.body, found.status, {**found.headers, REPLAYED: "true"})
     try:
         response = await handler(dataclasses.replace(call, claim=found))
@@ -69,6 +71,7 @@ def stored(response: Response) -> StoredAnswer:
 
 async def _settle(claim: Claim, response: Response | None, *, final: bool) -> None:
     """Keep the answer or give the key free. Where neither can be done now, the claim runs out by itself."""
+    metrics.IDEMPOTENT_REQUESTS.labels("done" if final else "freed").inc()
     try:
         if final and response is not None:
             await claim.complete(stored(response))

@@ -85,6 +85,26 @@ HTTP_IN_FLIGHT: Final = Gauge(
 )
 TOKENS_ISSUED: Final = Counter("tickgate_tokens_issued_total", "Access tokens issued", registry=REGISTRY)
 
+KEY_LOOK_UPS: Final = Counter(
+    "tickgate_api_key_look_ups_total",
+    "API keys the ledger was asked about, by outcome: valid, refused",
+    ["outcome"],
+    registry=REGISTRY,
+)
+IDEMPOTENT_REQUESTS: Final = Counter(
+    "tickgate_idempotent_requests_total",
+    "Requests with an Idempotency-Key, by outcome: done, freed, replayed",
+    ["outcome"],
+    registry=REGISTRY,
+)
+REVOCATIONS_KNOWN: Final = Gauge(
+    "tickgate_revocations_known", "Revoked credentials this process knows", registry=REGISTRY
+)
+REVOCATIONS_CONFIRMED: Final = Gauge(
+    "tickgate_revocations_confirmed_timestamp_seconds",
+    "When the ledger last confirmed what is revoked; a minute later nobody is let in",
+    registry=REGISTRY,
+)
 EXPORTS_RUNNING: Final = Gauge(
     "tickgate_exports_running", "Exports this process reads or sends now", registry=REGISTRY
 )

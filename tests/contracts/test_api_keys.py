@@ -499,3 +499,13 @@ async def test_a_foreign_key_is_not_found_behind_either_wall(settings: Settings)
             async with keys.work("rival") as work:
                 await keys.rotate(work, key_id, new_secret(), 0)
         assert await keys.page("rival", after=None, limit=10) == []
+
+
+async def test_a_flood_of_made_up_keys_leaves_connections_for_others(settings: Settings) -> None:
+    async with adapter(settings) as (keys, _):
+        flood = [asyncio.create_task(keys.verify(new_secret().text)) for _ in range(400)]
+        async with asyncio.timeout(5), keys.work("demo") as work:
+            assert await work.connection.fetchval("select 1") == 1  # type: ignore[attr-defined]
+        refused = await asyncio.gather(*flood, return_exceptions=True)
+        assert {getattr(error, "code", error) for error in refused} == {"INVALID_KEY", "KEY_LOOK_UPS_BUSY"}
+        assert keys._looking == 0

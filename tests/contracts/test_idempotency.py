@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
@@ -434,6 +435,60 @@ def test_fifty_equal_posts_at_once_make_one_key(http: httpx.Client, urls: tuple[
     assert keys_named(http, body["name"]) == 1
     again = post(1)
     assert (again.content, again.headers["idempotency-replayed"]) == (made[0].content, "true")
+
+
+def test_a_gateway_killed_at_work_leaves_nothing_done_and_the_next_try_does_it(
+    door: FrontDoor, http: httpx.Client
+) -> None:
+    port = free_port()
+    doomed = Process(
+        ["gateway"],
+        {**door.gateway.environment, "TICKGATE_GATEWAY_PORT": str(port)},
+        door.root / "doomed.log",
+    )
+    doomed.start()
+    wait_for(
+        lambda: doomed.check() or gateways._status(f"http://127.0.0.1:{port}/livez") == 200,
+        "the doomed gateway",
+    )
+    body = wish()
+    headers = {"Idempotency-Key": str(uuid.uuid4()), "Authorization": http.headers["Authorization"]}
+    asyncio.run(_killed_at_work(door.settings, doomed, f"http://127.0.0.1:{port}/v1/keys", body, headers))
+    doomed.stop()
+    in_use = http.post("/v1/keys", json=body, headers=headers)
+    assert (in_use.status_code, in_use.json()["code"]) == (409, "IDEMPOTENCY_KEY_IN_USE")
+    asyncio.run(_run_out(door.settings))
+    done = http.post("/v1/keys", json=body, headers=headers)
+    assert (done.status_code, "idempotency-replayed" in done.headers) == (201, False)
+    assert keys_named(http, body["name"]) == 1
+
+
+async def _killed_at_work(
+    settings: Settings, doomed: Process, url: str, body: dict[str, Any], headers: dict[str, str]
+) -> None:
+    """Hold the table it writes to, wait until it hangs on that, and kill it."""
+    async with (
+        open_pool(settings, {}) as postgres,
+        postgres.acquire() as connection,
+        httpx.AsyncClient() as http,
+        connection.transaction(),
+    ):
+        await connection.execute("lock table api_keys in access exclusive mode")
+        posted = asyncio.create_task(http.post(url, json=body, headers=headers, timeout=30))
+        async with asyncio.timeout(20):
+            while not await connection.fetchval(
+                "select count(*) from pg_locks where not granted and relation = 'api_keys'::regclass"
+            ):
+                await asyncio.sleep(0.02)
+        for process in (*psutil.Process(doomed.pid).children(recursive=True), psutil.Process(doomed.pid)):
+            process.kill()
+        with pytest.raises(httpx.HTTPError):
+            await posted
+
+
+async def _run_out(settings: Settings) -> None:
+    async with open_pool(settings, {}) as postgres, postgres.acquire() as connection:
+        await connection.execute("update idempotency_keys set lease_expires_at = now() - interval '1 s'")
 
 
 def test_another_body_route_or_query_under_the_same_key_is_refused(http: httpx.Client) -> None:

@@ -19,17 +19,21 @@ import structlog
 
 from core.adapters.postgres.pool import Postgres
 from core.adapters.postgres.work import PostgresWork, work_of
-from core.errors.exceptions import Conflict, NotFound, TickgateError, Unauthorized
+from core.errors.exceptions import Conflict, NotFound, TickgateError, Unauthorized, Unavailable
 from core.model.keys import ApiKey, KeySecret, hash_of, new_id, prefix_of
 from core.model.principals import Principal, PrincipalKind
 from core.ports import NewKey, Revocations
 from core.settings import Settings
+from core.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
 CACHED_S_MAX: Final = 60.0
 CACHED_KEYS_MAX: Final = 10_000
 USED_KEYS_MAX: Final = 10_000
+LOOK_UPS_AT_ONCE: Final = 3
+"""Fewer than the pool has connections: who tries made-up keys must not take them all."""
+LOOK_UPS_MAX: Final = 300
 USE_NOTED_EVERY_S: Final = 60.0
 LAST_NOTE_TIMEOUT_S: Final = 2.0
 KEYS_MAX: Final = 1_000
@@ -78,6 +82,8 @@ class PostgresApiKeys:
         self._use_noted_every_s = use_noted_every_s
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self._used: dict[str, float] = {}
+        self._look_ups = asyncio.Semaphore(LOOK_UPS_AT_ONCE)
+        self._looking = 0
 
     async def verify(self, text: str) -> Principal:
         prefix = prefix_of(text)
@@ -181,37 +187,20 @@ class PostgresApiKeys:
         return str(_found(row)["tenant"])
 
     async def _look_up(self, prefix: str, digest: bytes) -> _Verified:
-        async with self._postgres.acquire() as connection:
-            row = await connection.fetchrow(_LOOK_UP, prefix)
-        if row is None:
-            raise _not_valid("unknown")
-        current = row["prefix"] == prefix
-        if not hmac.compare_digest(digest, row["secret_hash"] if current else row["old_secret_hash"]):
-            raise _not_valid("secret")
-        kind = PrincipalKind(row["owner_kind"])
-        scopes = frozenset(row["scopes"])
-        credentials: tuple[str, ...] = (f"key:{row['id']}", f"key-secret:{prefix}")
-        if kind is PrincipalKind.CLIENT:
-            if row["client_scopes"] is None:
-                raise _not_valid("owner")
-            # A key can never do more than its owner may do now.
-            scopes &= frozenset(row["client_scopes"])
-            credentials += (f"client:{row['subject']}",)
-        ends_at_s = row["expires_at_s"] if current else min(row["expires_at_s"], row["old_expires_at_s"])
-        return _Verified(
-            key_id=row["id"],
-            principal=Principal(
-                subject=row["subject"],
-                tenant=row["tenant"],
-                scopes=scopes,
-                expires_at_s=int(ends_at_s),
-                kind=kind,
-                credential=credentials[0],
-            ),
-            credentials=credentials,
-            known_at_s=row["now_s"],
-            until_s=min(ends_at_s, time.time() + CACHED_S_MAX),
-        )
+        if self._looking >= LOOK_UPS_MAX:
+            raise Unavailable("too many unknown API keys at once", code="KEY_LOOK_UPS_BUSY")
+        self._looking += 1
+        try:
+            async with self._look_ups, self._postgres.acquire() as connection:
+                row = await connection.fetchrow(_LOOK_UP, prefix)
+            verified = _verified(row, prefix, digest)
+        except Unauthorized:
+            metrics.KEY_LOOK_UPS.labels("refused").inc()
+            raise
+        finally:
+            self._looking -= 1
+        metrics.KEY_LOOK_UPS.labels("valid").inc()
+        return verified
 
     def _forget(self, key_ids: set[str]) -> None:
         """Do not wait to be told what this process did itself."""
@@ -252,6 +241,39 @@ class PostgresApiKeys:
         while True:
             await asyncio.sleep(self._use_noted_every_s)
             await self.note_use()
+
+
+def _verified(row: asyncpg.Record | None, prefix: str, digest: bytes) -> _Verified:
+    """Raises: Unauthorized: there is no such key, or its secret is another, or its owner is gone."""
+    if row is None:
+        raise _not_valid("unknown")
+    current = row["prefix"] == prefix
+    if not hmac.compare_digest(digest, row["secret_hash"] if current else row["old_secret_hash"]):
+        raise _not_valid("secret")
+    kind = PrincipalKind(row["owner_kind"])
+    scopes = frozenset(row["scopes"])
+    credentials: tuple[str, ...] = (f"key:{row['id']}", f"key-secret:{prefix}")
+    if kind is PrincipalKind.CLIENT:
+        if row["client_scopes"] is None:
+            raise _not_valid("owner")
+        # A key can never do more than its owner may do now.
+        scopes &= frozenset(row["client_scopes"])
+        credentials += (f"client:{row['subject']}",)
+    ends_at_s = row["expires_at_s"] if current else min(row["expires_at_s"], row["old_expires_at_s"])
+    return _Verified(
+        key_id=row["id"],
+        principal=Principal(
+            subject=row["subject"],
+            tenant=row["tenant"],
+            scopes=scopes,
+            expires_at_s=int(ends_at_s),
+            kind=kind,
+            credential=credentials[0],
+        ),
+        credentials=credentials,
+        known_at_s=row["now_s"],
+        until_s=min(ends_at_s, time.time() + CACHED_S_MAX),
+    )
 
 
 def _key(row: asyncpg.Record) -> ApiKey:

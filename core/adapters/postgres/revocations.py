@@ -22,6 +22,7 @@ import structlog
 from core.adapters.postgres.pool import CONNECTION_ERRORS, Postgres, connect
 from core.errors.exceptions import Unavailable
 from core.settings import PostgresSettings, Settings
+from core.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -169,6 +170,8 @@ class PostgresRevocations:
         )
         self._learn(rows)
         self._known_at_s = asked_at_s
+        metrics.REVOCATIONS_CONFIRMED.set_to_current_time()
+        metrics.REVOCATIONS_KNOWN.set(len(self._known))
 
     async def _prune(self, connection: asyncpg.Connection) -> None:
         """Forget what has expired, here and, now and then, in the ledger."""
