@@ -18,6 +18,7 @@ COPY --from=build /opt/tickgate /opt/tickgate
 USER 10001
 WORKDIR /
 ENV PATH=/opt/tickgate/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# Settings are TICKGATE_* variables or the file named by TICKGATE_SETTINGS_FILE; see core/settings.py.
+# Settings are TICKGATE_* variables or the file named by TICKGATE_SETTINGS_FILE; see core/settings.py. Everything listens
+# on loopback until TICKGATE_{GATEWAY,BRIDGE,WORKER}_HOST say otherwise; what that takes is in infra/README.md.
 ENTRYPOINT ["python", "-m"]
 CMD ["gateway"]

@@ -23,7 +23,7 @@ from bridge.ingest import IngestConnection
 from bridge.sessions import Sessions
 from bridge.stream import StreamConnection
 from core.errors.exceptions import Misconfigured
-from core.infrastructure.exposure import is_loopback, require_tls, tls_context
+from core.infrastructure.exposure import is_local_caller, require_tls, tls_context
 from core.messages import wire
 from core.ports import TokenVerifier
 from core.settings import BridgeSettings
@@ -59,7 +59,7 @@ class Server:
                 self._settings.stream_subscribers_max,
                 lambda: self._stream(request),
             )
-        return self._http(path)
+        return self._http(path, request)
 
     def _ingest(self) -> WSListener:
         return IngestConnection(self._sessions)
@@ -74,21 +74,23 @@ class Server:
             return _plain(HTTPStatus.SERVICE_UNAVAILABLE, b"too many connections\n", "text/plain")
         return listener()
 
-    def _http(self, path: str) -> Answer:
+    def _http(self, path: str, request: WSUpgradeRequest) -> Answer:
+        # Of the caller's address only this is known here: it is as local as what we listen on.
+        local = is_local_caller(self._settings.host, request.headers)
         if path == "/livez":
             return _json(HTTPStatus.OK, {"status": "pass"})
         if path == "/readyz":
             status = HTTPStatus.SERVICE_UNAVAILABLE if self.not_ready else HTTPStatus.OK
-            return _json(status, self._readiness())
-        if path == "/metrics" and is_loopback(self._settings.host):
+            return _json(status, self._readiness(local))
+        if path == "/metrics" and local:
             return _plain(HTTPStatus.OK, metrics.render(), metrics.CONTENT_TYPE)
         return None
 
-    def _readiness(self) -> dict[str, str]:
+    def _readiness(self, local: bool) -> dict[str, str]:
         if not self.not_ready:
             return {"status": "pass"}
         # Which store fails is for operators to read, not for whoever can reach the port.
-        reason = {"reason": self.not_ready} if is_loopback(self._settings.host) else {}
+        reason = {"reason": self.not_ready} if local else {}
         return {"status": "fail", **reason}
 
 

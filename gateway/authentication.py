@@ -6,14 +6,13 @@ from typing import Final
 from starlette.requests import Request
 
 from core.errors.exceptions import Forbidden, Unauthorized
+from core.infrastructure.exposure import is_local_caller
 from core.model.keys import MARK as KEY_MARK
 from core.model.principals import Principal, Scope
 from gateway.problems import Challenged
 from gateway.routing import Access, Services
 
-LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
 KEY_HEADER: Final = "X-API-Key"
-PROXY_HEADERS: Final = ("x-forwarded-for", "forwarded", "x-real-ip")
 
 
 async def authenticate(access: Access | Scope, request: Request, services: Services) -> Principal | None:
@@ -92,9 +91,7 @@ def is_operator(request: Request, metrics_token: str) -> bool:
     token = _bearer(request)
     if metrics_token and token and hmac.compare_digest(token.encode(), metrics_token.encode()):
         return True
-    # A proxy on this machine makes the whole world look local.
-    proxied = any(name in request.headers for name in PROXY_HEADERS)
-    return request.client is not None and request.client.host in LOOPBACK and not proxied
+    return request.client is not None and is_local_caller(request.client.host, request.headers)
 
 
 def _require_operator(request: Request, metrics_token: str) -> None:

@@ -7,18 +7,17 @@ through and RFC 9112 would have refused, and what our routes should never have t
 import re
 from collections.abc import Collection
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors.exceptions import Invalid, NotFound
+from core.infrastructure.exposure import LOCAL_NAMES, is_address, name_in
 
 TARGET_BYTES_MAX: Final = 16 * 1024
 """Of path and query together; no parameter of ours is longer than half of it."""
 HOSTS_REMEMBERED_MAX: Final = 1_024
 OLD_VERSIONS: Final = frozenset({"1", "1.0"})
-LOCAL_NAMES: Final = frozenset({"localhost"})
 BAD_HOST: Final = "BAD_HOST"
 NOT_OUR_HOST: Final = "NOT_OUR_HOST"
 _TEXTS: Final = {
@@ -75,14 +74,6 @@ def _code_of(host: bytes, names: Collection[str] | None) -> str:
     """Return what is wrong with a Host header, or nothing. names: those we answer to, or None for any."""
     if not _HOST.fullmatch(host):
         return BAD_HOST
-    return "" if names is None or _is_one_of(host, names) else NOT_OUR_HOST
-
-
-def _is_one_of(host: bytes, names: Collection[str]) -> bool:
-    name = host.decode("ascii").lower()
-    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
-    try:
-        ip_address(name)
-    except ValueError:
-        return name.rstrip(".") in names or name in LOCAL_NAMES
-    return True
+    name = name_in(host.decode("ascii"))
+    ours = names is None or name in names or name in LOCAL_NAMES or is_address(name)
+    return "" if ours else NOT_OUR_HOST

@@ -9,11 +9,11 @@ from typing import Final
 from starlette.middleware import Middleware
 
 from core.errors.exceptions import Misconfigured
-from core.infrastructure.exposure import is_loopback, require_tls, tls_context
+from core.infrastructure.exposure import LOCAL_NAMES, is_loopback, require_tls, tls_context
 from core.settings import GatewaySettings
 from gateway.catalog import ENDPOINTS
 from gateway.cors import CrossOriginHeaders, Preflights, policy_of
-from gateway.entrance import LOCAL_NAMES, Entrance
+from gateway.entrance import Entrance
 from gateway.envelope import Envelope
 from gateway.proxies import TrustedProxies, networks_of
 from gateway.request_tracer import RequestTracer

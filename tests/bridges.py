@@ -97,12 +97,12 @@ class Bridge:
         return jwt.encode(header, claims, self.signing_keys, algorithms=["Ed25519"])
 
 
-def http_status(port: int, path: str) -> int:
+def http_status(port: int, path: str, **headers: str) -> int:
     import http.client
 
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers)
         return connection.getresponse().status
     except OSError:
         return 0

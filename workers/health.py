@@ -6,19 +6,16 @@ Beyond this machine anybody may ask whether it is alive and ready; why not, and 
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
 
 import msgspec
 from aiohttp import web
 
 from core.errors.exceptions import Unavailable
-from core.infrastructure.exposure import is_loopback
+from core.infrastructure.exposure import is_local_caller
 from core.settings import Secret, WorkerSettings
 from core.telemetry import metrics
 
 Unhealthy = Callable[[], Awaitable[str]]
-
-PROXY_HEADERS: Final = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
 
 
 def is_operator(request: web.Request, metrics_token: Secret) -> bool:
@@ -26,8 +23,7 @@ def is_operator(request: web.Request, metrics_token: Secret) -> bool:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if metrics_token and scheme.lower() == "bearer":
         return hmac.compare_digest(token.strip().encode(), metrics_token.reveal().encode())
-    proxied = any(name in request.headers for name in PROXY_HEADERS)
-    return is_loopback(request.remote or "") and not proxied
+    return is_local_caller(request.remote or "", request.headers)
 
 
 @asynccontextmanager

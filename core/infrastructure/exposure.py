@@ -1,14 +1,19 @@
 """What may listen where: nothing speaks in the clear beyond this machine, unless somebody said TLS ends before it."""
 
 import ssl
+from collections.abc import Mapping
 from ipaddress import ip_address
+from typing import Final
 
 from core.errors.exceptions import Misconfigured
+
+LOCAL_NAMES: Final = frozenset({"localhost"})
+PROXY_HEADERS: Final = ("x-forwarded-for", "forwarded", "x-real-ip")
 
 
 def is_loopback(host: str) -> bool:
     """Whether `host` can only be reached from this machine."""
-    if host == "localhost":
+    if host in LOCAL_NAMES:
         return True
     try:
         address = ip_address(host)
@@ -17,6 +22,32 @@ def is_loopback(host: str) -> bool:
     # On a dual-stack socket IPv4 peers show up mapped into IPv6; older Pythons do not call their loopback one.
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)
+
+
+def name_in(host_header: str) -> str:
+    """Return the name or address of a Host header, without its port."""
+    host = host_header.lower()
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].rstrip(".")
+
+
+def is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def is_local_caller(peer: str, headers: Mapping[str, str]) -> bool:
+    """Whether a request was made on this machine, by somebody who meant it. headers: case does not matter in it.
+
+    A proxy on this machine makes the whole world look local; so does a web page in a browser on it whose name its
+    owner points at 127.0.0.1, but a page cannot have an address of ours, or localhost, for a name.
+    """
+    if not is_loopback(peer) or any(name in headers for name in PROXY_HEADERS):
+        return False
+    name = name_in(headers.get("host", ""))
+    return not name or name in LOCAL_NAMES or is_address(name)
 
 
 def require_tls(section: str, *, host: str, certificate_file: str, behind_tls_proxy: bool) -> None:

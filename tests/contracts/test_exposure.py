@@ -55,10 +55,15 @@ def test_a_bridge_shows_its_insides_on_loopback_only(settings: Settings, tmp_pat
         bridge.start()
         try:
             bridge.wait_ready()
-            shown[host] = http_status(bridge.port, "/livez"), http_status(bridge.port, "/metrics")
+            shown[host] = [
+                http_status(bridge.port, "/livez", Host="rebound.example"),
+                http_status(bridge.port, "/metrics"),
+                http_status(bridge.port, "/metrics", Host="rebound.example"),
+                http_status(bridge.port, "/metrics", Forwarded="for=127.0.0.1"),
+            ]
         finally:
             bridge.stop()
-    assert shown == {EVERYWHERE: (200, 404), "127.0.0.1": (200, 200)}
+    assert shown == {EVERYWHERE: [200, 404, 404, 404], "127.0.0.1": [200, 200, 404, 404]}
 
 
 @asynccontextmanager
@@ -82,6 +87,8 @@ async def ask(url: str, **headers: str) -> tuple[int, str]:
         ({}, True),  # from this machine
         ({"X-Forwarded-For": "127.0.0.1"}, False),
         ({"Forwarded": "for=127.0.0.1"}, False),
+        ({"Host": "rebound.example"}, False),  # a page that its owner points at this machine
+        ({"Host": "localhost:8008"}, True),
         ({"X-Forwarded-For": "198.51.100.7", "Authorization": f"Bearer {TOKEN}"}, True),
         ({"Authorization": "Bearer guessed"}, False),
         ({"X-Forwarded-For": "198.51.100.7", "Authorization": f"Basic {TOKEN}"}, False),

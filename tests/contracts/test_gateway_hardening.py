@@ -200,6 +200,12 @@ def test_measurements_are_for_operators(door: FrontDoor) -> None:
             assert http.get("/metrics", headers={name: "127.0.0.1"}).status_code == 403
 
 
+def test_a_page_in_a_browser_on_this_machine_is_no_operator(door: FrontDoor) -> None:
+    with door.client() as http:
+        assert http.get("/metrics", headers={"Host": "api.example.com"}).status_code == 403
+        assert http.get("/metrics", headers={"Host": "localhost"}).status_code == 200
+
+
 def test_a_trusted_proxy_does_not_make_its_callers_local(door: FrontDoor) -> None:
     with from_proxy(door) as http:
         assert http.get("/metrics", headers={"X-Forwarded-For": CALLER}).status_code == 403
@@ -224,7 +230,7 @@ def test_only_operators_are_told_what_is_missing(door: FrontDoor) -> None:
 )
 def test_a_name_that_somebody_points_at_us_is_not_answered(door: FrontDoor, host: str) -> None:
     with door.client() as http:
-        answer = http.get("/metrics", headers={"Host": host})
+        answer = http.get("/livez", headers={"Host": host})
         expected = 200 if host.rstrip(".") == "api.example.com" else 421
         assert answer.status_code == expected
 
