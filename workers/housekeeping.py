@@ -15,7 +15,7 @@ from core.market.retention import enforce
 from core.messages.dead_letters import DeadLetter
 from core.messages.jobs import Answer
 from core.model.retries import RetryClass
-from core.ports import DeadLetters, JobFunction, QueueControl, Retention, SourceRegistry
+from core.ports import DeadLetters, Idempotency, JobFunction, QueueControl, Retention, SourceRegistry
 from core.settings import Settings
 from workers.queues import QUEUES
 
@@ -39,6 +39,7 @@ class Housekeeping:
     registry: SourceRegistry
     control: QueueControl
     letters: DeadLetters
+    idempotency: Idempotency
     ticks_days: int
 
     async def enforce_retention(self, _ctx: Mapping[str, Any], _request: Any, **_rest: Any) -> Answer:
@@ -64,6 +65,12 @@ class Housekeeping:
             log.info("dead_letters.purged", letters=purged)
         return NOTHING
 
+    async def purge_idempotency_keys(self, _ctx: Mapping[str, Any], _request: Any, **_rest: Any) -> Answer:
+        """Forget the keys, and the answers, whose time is over."""
+        if purged := await self.idempotency.purge_expired():
+            log.info("idempotency.purged", keys=purged)
+        return NOTHING
+
 
 def functions(hub: Hub, settings: Settings) -> Sequence[JobFunction]:
     """Return the scheduled functions of the database queue."""
@@ -72,6 +79,7 @@ def functions(hub: Hub, settings: Settings) -> Sequence[JobFunction]:
         registry=hub["sources"],
         control=hub["queue_control"],
         letters=hub["dead_letters"],
+        idempotency=hub["idempotency"],
         ticks_days=settings.retention.ticks_days,
     )
     return [
@@ -79,6 +87,9 @@ def functions(hub: Hub, settings: Settings) -> Sequence[JobFunction]:
         JobFunction(name="dead-letters.move", run=keeping.move_dead_letters),
         JobFunction(
             name="dead-letters.purge", run=keeping.purge_dead_letters, retry=RetryClass.WHEN_UNAVAILABLE
+        ),
+        JobFunction(
+            name="idempotency.purge", run=keeping.purge_idempotency_keys, retry=RetryClass.WHEN_UNAVAILABLE
         ),
         JobFunction(
             name="retention.enforce",

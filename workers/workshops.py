@@ -39,6 +39,7 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "retention",
             "queue_control",
             "dead_letters",
+            "idempotency",
         },
         functions=(
             "workers.market:functions",

@@ -88,7 +88,7 @@ class PostgresRevocations:
                 expires_at_s,
             )
         self._learn((row,))
-        log.info("credential.revoked", credential=credential)
+        log.info("access.revoked", what=credential)
 
     async def ping(self) -> None:
         """Raises: Unavailable: what we know is too old."""
