@@ -25,7 +25,12 @@ from tests.engines import House, wait_for
 from tests.gateways import DAY_MS, FrontDoor, tick
 
 OWNER, STRANGER = "demo", "rival"
-KEY = {"name": "k", "scopes": ["keys:read"], "expires_at_ms": int(time.time() + 86_400) * 1_000}
+A_DAY_MS = 86_400_000
+KEY: dict[str, Any] = {
+    "name": "k",
+    "scopes": ["keys:read"],
+    "expires_at_ms": int(time.time()) * 1_000 + A_DAY_MS,
+}
 
 
 class Caller(StrEnum):
@@ -37,17 +42,33 @@ class Caller(StrEnum):
     WRONG_SCOPE = "wrong scope"
     OTHER_TENANT = "other tenant"
     OWNER = "owner"
+    KEY_REVOKED = "revoked key"
+    KEY_WRONG_SCOPE = "key of the wrong scope"
+    KEY_OTHER_TENANT = "key of another tenant"
+    KEY = "key of the owner"
+
+
+AS_TOKEN = {
+    # What a key must be answered is what a token must be answered.
+    Caller.KEY_REVOKED: Caller.EXPIRED,
+    Caller.KEY_WRONG_SCOPE: Caller.WRONG_SCOPE,
+    Caller.KEY_OTHER_TENANT: Caller.OTHER_TENANT,
+    Caller.KEY: Caller.OWNER,
+}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a route is called so that its owner succeeds. owned: makes what the path names and returns its parameters."""
+    """How a route is called so that its owner succeeds. owned: makes what the path names and returns its parameters;
+    by_key: what the owner's key is answered, where that differs.
+    """
 
     query: dict[str, str] = field(default_factory=dict)
     form: dict[str, str] | None = None
     json: Any = None
     owned: Callable[["Matrix"], dict[str, str]] | None = None
     answers: frozenset[int] = frozenset({200})
+    by_key: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -57,6 +78,7 @@ class Matrix:
     door: FrontDoor
     http: httpx.Client
     claims: dict[str, dict[str, Any]]
+    keys: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def token(self, client: str, **changes: Any) -> str:
         """Return a token as the gateway signs them, but for `changes`."""
@@ -67,7 +89,34 @@ class Matrix:
     def headers(self, caller: Caller, endpoint: Endpoint) -> dict[str, str]:
         if caller is Caller.NONE:
             return {}
+        if caller in AS_TOKEN:
+            return {"X-API-Key": self._key(caller, endpoint)}
         return {"Authorization": f"Bearer {self._credential(caller, endpoint)}"}
+
+    def _key(self, caller: Caller, endpoint: Endpoint) -> str:
+        wrong = caller is Caller.KEY_WRONG_SCOPE
+        scopes = [scope.value for scope in Scope if not wrong or scope != endpoint.access]
+        name = (caller.value, *scopes)
+        if name not in self.keys:
+            self.keys[name] = self._made(caller, scopes)
+        return self.keys[name]
+
+    def _made(self, caller: Caller, scopes: list[str]) -> str:
+        """Return a key for the whole run; of keys that are made by keys, none outlives its maker."""
+        client = STRANGER if caller is Caller.KEY_OTHER_TENANT else OWNER
+        signed = {"Authorization": f"Bearer {self.token(client)}"}
+        wish = {"name": caller.value, "scopes": scopes, "expires_at_ms": KEY["expires_at_ms"] + A_DAY_MS}
+        answer = self.http.post("/v1/keys", json=wish, headers={**signed, **named()})
+        assert answer.status_code == 201, answer.text
+        secret = str(answer.json()["secret"])
+        if caller is Caller.KEY_REVOKED:
+            self.http.delete(f"/v1/keys/{answer.json()['id']}", headers=signed)
+            wait_for(
+                lambda: self.http.get("/v1/keys", headers={"X-API-Key": secret}).status_code == 401,
+                "the key being refused",
+                2,
+            )
+        return secret
 
     def _credential(self, caller: Caller, endpoint: Endpoint) -> str:
         past_s = int(time.time()) - 3_600
@@ -91,6 +140,11 @@ class Matrix:
 
     def owner(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token(OWNER)}"}
+
+    def marks(self) -> list[str]:
+        """Return the ids of one of everything that paths can name, all of the owner."""
+        plans = (plan for name, plan in PLANS.items() if "{id}" in name)
+        return [plan.owned(self)["id"] for plan in plans if plan.owned]
 
     def made_key(self) -> dict[str, str]:
         answer = self.http.post("/v1/keys", json=KEY, headers={**self.owner(), **named()})
@@ -124,7 +178,8 @@ PLANS: dict[str, Plan] = {
         }
     ),
     "POST /v1/keys": Plan(json=KEY, answers=frozenset({201})),
-    "POST /v1/keys/{id}/rotate": Plan(json={}, owned=Matrix.made_key),
+    # A key rotates itself and the keys made with it; this one was made with a token.
+    "POST /v1/keys/{id}/rotate": Plan(json={}, owned=Matrix.made_key, by_key=frozenset({403})),
     "DELETE /v1/keys/{id}": Plan(owned=Matrix.made_key, answers=frozenset({204})),
     "GET /v1/ticks": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/ticks/export": Plan(query={"symbol": "EURUSD"}),
@@ -165,9 +220,11 @@ def test_a_route_lets_in_whom_its_row_says(matrix: Matrix, endpoint: Endpoint, c
     plan = plan_of(endpoint)
     owned = plan.owned(matrix) if plan.owned else {}
     answer = matrix.call(endpoint, plan, caller, **owned)
+    fine = (plan.by_key if caller is Caller.KEY else None) or plan.answers
+    caller = AS_TOKEN.get(caller, caller)
     asks_nobody = endpoint.access in {Access.PUBLIC, Access.OPERATOR}
     if asks_nobody or caller is Caller.OWNER:
-        assert answer.status_code in plan.answers, answer.text
+        assert answer.status_code in fine, answer.text
     elif caller in {Caller.NONE, Caller.EXPIRED, Caller.WRONG_AUDIENCE}:
         assert answer.status_code == 401, answer.text
         assert answer.headers["www-authenticate"].startswith("Bearer ")
@@ -191,6 +248,8 @@ def test_a_list_holds_nothing_of_another_tenant(matrix: Matrix, endpoint: Endpoi
     theirs = matrix.call(endpoint, plan, Caller.OTHER_TENANT).text
     ours = matrix.call(endpoint, plan, Caller.OWNER).text
     assert '"source":"demo"' not in theirs
+    for mark in matrix.marks():
+        assert mark not in theirs
     assert '"source":"rival"' not in ours
 
 
