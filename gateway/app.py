@@ -14,7 +14,7 @@ from starlette.responses import Response
 from core.errors.exceptions import TickgateError
 from core.infrastructure.central_hub import Hub, open_hub
 from core.infrastructure.config_manager import load_settings
-from core.infrastructure.process import die_with_parent
+from core.infrastructure.process import die_with_parent, return_large_buffers
 from core.settings import Settings
 from core.telemetry import metrics
 from core.telemetry.logs import configure_logging
@@ -49,6 +49,7 @@ def create_app() -> Starlette:
     """Build the application inside a server process."""
     # The server's main process may be killed outright; its workers must not go on without it.
     die_with_parent()
+    return_large_buffers()
     settings = load_settings()
     configure_logging("gateway", settings.log_level)
     metrics.watch_process()

@@ -13,7 +13,7 @@ from core.errors.exceptions import Misconfigured, TickgateError
 from core.infrastructure import error_handler
 from core.infrastructure.central_hub import Hub, open_hub
 from core.infrastructure.config_manager import load_settings
-from core.infrastructure.process import die_with_parent
+from core.infrastructure.process import die_with_parent, return_large_buffers
 from core.ports import QueueLimits
 from core.settings import Settings
 from core.telemetry import metrics
@@ -74,6 +74,7 @@ async def _unhealthy(hub: Hub, queue: QueueLimits) -> str:
 
 def main() -> int:
     die_with_parent()
+    return_large_buffers()
     try:
         settings = load_settings()
         configure_logging("worker", settings.log_level)

@@ -1,7 +1,9 @@
 """The database queue's job functions: market reads of one tenant, over the sources that tenant owns."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +27,8 @@ from core.settings import Settings
 from core.telemetry import tracing
 from workers.ownership import owned_sources
 
+LARGE_ROWS_MIN: Final = 5_000
+LARGE_READS_MAX: Final = 2
 JSON_TYPE: Final = "application/json"
 
 
@@ -36,6 +40,7 @@ class MarketReads:
     reader: TickReader
     quotes_kept: LatestQuotes
     certifier: Certifier
+    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_READS_MAX))
 
     def functions(self) -> Sequence[JobFunction]:
         """Return every market read, each with its name in the job table."""
@@ -56,13 +61,15 @@ class MarketReads:
         return await self.reader.symbols(sources)
 
     async def ticks(self, query: TickQuery, sources: Sequence[str]) -> Answer:
-        return await self.reader.ticks(query, sources)
+        async with self._room(query.limit):
+            return await self.reader.ticks(query, sources)
 
     async def bars(self, query: BarQuery, sources: Sequence[str]) -> Answer:
         return await self.reader.bars(query, sources)
 
     async def quarantine(self, query: QuarantineQuery, sources: Sequence[str]) -> Answer:
-        return await self.reader.quarantine(query, sources)
+        async with self._room(query.limit):
+            return await self.reader.quarantine(query, sources)
 
     async def quotes(self, query: QuoteQuery, sources: Sequence[str]) -> Answer:
         """Read the fast copy, and from the store what is missing there."""
@@ -88,6 +95,10 @@ class MarketReads:
         except Unavailable:
             # The store knows as well, only slower.
             return {}
+
+    def _room(self, rows: int) -> AbstractAsyncContextManager[None]:
+        """Let large pages be read a few at a time: each is held several times over until it has been sent."""
+        return self.large if rows > LARGE_ROWS_MIN else nullcontext()
 
     def _job(
         self, kind: type[Message], handler: Callable[[Any, Sequence[str]], Awaitable[Answer]]

@@ -11,6 +11,9 @@ M_MMAP_THRESHOLD: Final = -3  # source: mallopt(3)
 M_TRIM_THRESHOLD: Final = -1
 BUFFER_BYTES_MAX: Final = 32 * 1024**2  # the most mallopt takes
 KEPT_BYTES_MAX: Final = 128 * 1024**2
+M_ARENA_MAX: Final = -8
+LARGE_BYTES_MIN: Final = 256 * 1024
+ARENAS_MAX: Final = 2
 
 
 def die_with_parent(signal_number: int = signal.SIGTERM) -> None:
@@ -37,3 +40,16 @@ def keep_large_buffers() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, BUFFER_BYTES_MAX)
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES_MAX)
+
+
+def return_large_buffers() -> None:
+    """Let glibc hand freed buffers back to the kernel at once instead of keeping them for later.
+
+    By itself it learns from the first answer of megabytes to keep all of its like, and a process that once had
+    many of them at a time stays that large for ever. Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BYTES_MIN)
+        mallopt(M_TRIM_THRESHOLD, LARGE_BYTES_MIN)
+        mallopt(M_ARENA_MAX, ARENAS_MAX)

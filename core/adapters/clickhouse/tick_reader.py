@@ -30,6 +30,10 @@ _QUARANTINED: Final = (
     " volume_real, flags, epoch, seq, toBool(backfill) as backfill, captured_at_ms"
 )
 _QUOTE: Final = f"symbol, source, time_msc, {_UTC_MS}, bid, ask, last, volume, flags, epoch, seq"
+_KEY: Final = "time_msc, source, epoch, seq"
+_BY_TIME: Final = "time_msc, epoch, seq"
+_BY_TIME_AND_SOURCE: Final = "time_msc, source, epoch, seq"
+SOURCES_APART_MAX: Final = 16
 QUOTES_PER_SELECT_MAX: Final = 50
 
 
@@ -60,7 +64,7 @@ class ClickHouseTickReader:
         condition.add("symbol = {symbol:String}", symbol=query.symbol)
         condition.add("quarantine = 'OK'")
         between(condition, query)
-        return await self._page(TICK_COLUMNS, condition, query, one_source=len(sources) == 1)
+        return await self._page(TICK_COLUMNS, condition, query, apart=sources)
 
     async def quarantine(self, query: QuarantineQuery, sources: Sequence[str]) -> Answer:
         if not sources:
@@ -70,7 +74,7 @@ class ClickHouseTickReader:
             condition.add("symbol = {symbol:String}", symbol=query.symbol)
         condition.add("quarantine != 'OK'")
         between(condition, query)
-        return await self._page(_QUARANTINED, condition, query, one_source=False)
+        return await self._page(_QUARANTINED, condition, query, apart=())
 
     async def bars(self, query: BarQuery, sources: Sequence[str]) -> Answer:
         return await self._bars.page(query, list(sources))
@@ -99,33 +103,43 @@ class ClickHouseTickReader:
         return split_lines(body)
 
     async def _page(
-        self, columns: str, condition: Condition, query: TickQuery | QuarantineQuery, *, one_source: bool
+        self,
+        columns: str,
+        condition: Condition,
+        query: TickQuery | QuarantineQuery,
+        *,
+        apart: Sequence[str],
     ) -> Answer:
+        """Answer a page. apart: sources of one symbol, each of which lies in the order of the primary key."""
         if query.cursor is not None:
             continue_after(condition, read_cursor(query.cursor, TickCursor))
-        order = "time_msc, epoch, seq" if one_source else "time_msc, source, epoch, seq"
         if query.format is Format.JSON:
-            select = f"select {columns} from ticks where {condition} order by {order} limit {query.limit + 1}"
+            select = _first(columns, condition, query.limit + 1, apart)
             lines = split_lines(await self._reads.body(select, condition, Format.JSON))
             return _json_page(lines, query.limit)
-        return await self._file(columns, condition, query, order)
+        return await self._file(columns, condition, query, apart)
 
     async def _file(
-        self, columns: str, condition: Condition, query: TickQuery | QuarantineQuery, order: str
+        self,
+        columns: str,
+        condition: Condition,
+        query: TickQuery | QuarantineQuery,
+        apart: Sequence[str],
     ) -> Answer:
         """Find the page's last row first: the body of a file is not read here."""
         boundary = await self._reads.rows(
-            f"select time_msc, source, epoch, seq from ticks where {condition} order by {order}"
-            f" limit 2 offset {query.limit - 1}",
+            f"{_first(_KEY, condition, query.limit + 1, apart)} offset {query.limit - 1}",
             condition,
         )
         next_cursor = None
+        # The page's last row, and one behind it where there is one.
         if len(boundary) > 1:
             last = TickCursor(*boundary[0])
             next_cursor = write_cursor(last)
             # A bound instead of a limit: rows backfilled between the two questions make the page longer
             # and are not skipped.
             stop_at(condition, last)
+        order = _BY_TIME if len(apart) == 1 else _BY_TIME_AND_SOURCE
         body = await self._reads.body(
             f"select {columns} from ticks where {condition} order by {order}", condition, query.format
         )
@@ -136,6 +150,25 @@ class ClickHouseTickReader:
             return json_list([], None)
         body = await self._reads.body(f"select {columns} from ticks where 0", Condition(), form)
         return Answer(content_type=CONTENT_TYPES[form], body=body)
+
+
+def _first(columns: str, condition: Condition, limit: int, apart: Sequence[str]) -> str:
+    """Return the SELECT of the first rows; it ends with its limit.
+
+    Of several sources at once every row would be read and sorted; of each by itself the first rows are just there.
+    """
+    if len(apart) == 1:
+        return f"select {columns} from ticks where {condition} order by {_BY_TIME} limit {limit}"
+    if not 0 < len(apart) <= SOURCES_APART_MAX:
+        return f"select {columns} from ticks where {condition} order by {_BY_TIME_AND_SOURCE} limit {limit}"
+    selects = []
+    for number, source in enumerate(apart):
+        condition.parameters[f"source{number}"] = source
+        selects.append(
+            f"(select {columns} from ticks where source = {{source{number}:String}} and {condition}"
+            f" order by {_BY_TIME} limit {limit})"
+        )
+    return f"select * from ({' union all '.join(selects)}) order by {_BY_TIME_AND_SOURCE} limit {limit}"
 
 
 def continue_after(condition: Condition, cursor: TickCursor) -> None:
