@@ -20,6 +20,8 @@ from core.model.keys import new_secret
 from core.model.principals import PrincipalKind, Scope
 from core.ports import NewKey
 from core.settings import Secret, Settings
+from gateway.catalog import ENDPOINTS
+from gateway.routing import Endpoint
 from tests import gateways
 from tests.engines import House, free_port, new_databases, wait_for
 from tests.gateways import SECRET, FrontDoor, Process
@@ -156,6 +158,36 @@ def test_a_key_allows_its_own_scopes_only(door: FrontDoor, ours: httpx.Client) -
     secret = made(ours, scopes=["market:read"])["secret"]
     answer = httpx.get(f"{door.url}/v1/keys", headers={"X-API-Key": secret})
     assert (answer.status_code, answer.json()["code"]) == (403, "INSUFFICIENT_SCOPE")
+
+
+SCOPED = [endpoint for endpoint in ENDPOINTS if isinstance(endpoint.access, Scope)]
+
+
+@pytest.fixture(scope="module")
+def beyond(ours: httpx.Client) -> dict[str, str]:
+    """For each scope a key that allows every other, and a key that allows all and is revoked."""
+    everything = sorted(Scope)
+    found = {
+        scope: made(ours, scopes=[other for other in everything if other != scope])["secret"]
+        for scope in everything
+    }
+    revoked = made(ours, scopes=everything)
+    assert ours.delete(f"/v1/keys/{revoked['id']}").status_code == 204
+    return {**found, "revoked": revoked["secret"]}
+
+
+@pytest.mark.parametrize("endpoint", SCOPED, ids=lambda endpoint: f"{endpoint.method} {endpoint.path}")
+def test_every_route_is_shut_to_keys_that_do_not_allow_it(
+    door: FrontDoor, beyond: dict[str, str], endpoint: Endpoint
+) -> None:
+    path = f"{door.url}{endpoint.path.format(id='0', name='0')}"
+    for secret, status, code in (
+        (beyond[str(endpoint.access)], 403, "INSUFFICIENT_SCOPE"),
+        (beyond["revoked"], 401, "INVALID_KEY"),
+        (new_secret().text, 401, "INVALID_KEY"),
+    ):
+        answer = httpx.request(endpoint.method, path, headers={"X-API-Key": secret})
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
 def test_a_key_never_allows_more_than_who_makes_it(door: FrontDoor, ours: httpx.Client) -> None:
@@ -366,7 +398,7 @@ def shared(house: House) -> Settings:
 async def settings(shared: Settings) -> Settings:
     """The module's databases, emptied: making new ones for every test takes longer than the tests."""
     async with open_pool(shared, {}) as postgres, postgres.acquire() as connection:
-        await connection.execute("truncate api_keys, api_clients, revocations")
+        await connection.execute("truncate api_keys, api_clients, revocations cascade")
     return shared
 
 

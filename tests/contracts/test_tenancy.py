@@ -63,7 +63,7 @@ async def filled(settings: Settings) -> AsyncIterator[Postgres]:
     """Yield a pool on tables that hold a row of the tenants demo and rival each."""
     async with open_pool(settings, {}) as postgres:
         async with postgres.acquire() as connection:
-            await connection.execute(f"truncate {', '.join(ROWS)}")
+            await connection.execute(f"truncate {', '.join(ROWS)} cascade")
             for table, values in ROWS.items():
                 for tenant in ("demo", "rival"):
                     await connection.execute(f"insert into {table} {values.format(tenant=tenant)}")

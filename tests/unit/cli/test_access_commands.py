@@ -52,7 +52,7 @@ def run(
 
 async def _empty(settings: Settings) -> None:
     async with open_pool(settings, {}) as postgres, postgres.acquire() as connection:
-        await connection.execute("truncate api_clients, api_keys, revocations")
+        await connection.execute("truncate api_clients, api_keys, revocations cascade")
 
 
 def fetched(shared: tuple[Settings, Path], query: str) -> list[dict[str, Any]]:
