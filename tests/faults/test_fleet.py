@@ -23,6 +23,7 @@ ROUNDS = max(1, KILLS // 100)
 KINDS = ("gateway", "server process", "worker", "valkey")
 RECOVERY_S_MAX = 20.0
 UNDISTURBED_S = 0.5
+LOOK_INTERVAL_S = 0.05
 REDIS_DATABASE = 9
 WAITING = 8
 
@@ -113,7 +114,7 @@ async def _rounds(
                 back = _kill(fleet, house, kind, chance)
                 async with asyncio.timeout(RECOVERY_S_MAX):
                     while not await back():
-                        await asyncio.sleep(0.02)
+                        await asyncio.sleep(LOOK_INTERVAL_S)
                 recoveries_s.append(round(time.monotonic() - killed_at_s, 2))
             await asyncio.sleep(UNDISTURBED_S)
         caller.stop.set()
@@ -142,7 +143,7 @@ def _kill(fleet: Fleet, house: FaultHouse, kind: str, chance: random.Random) -> 
 
     async def back() -> bool:
         # The server process of a killed gateway still ends what it has begun.
-        return not server.is_running() and await _answers(f"{fleet.url(number)}/readyz")
+        return not server.is_running() and await _answers(f"{fleet.url(number)}/livez")
 
     return back
 
