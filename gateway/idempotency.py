@@ -21,7 +21,7 @@ from core.errors.exceptions import Invalid, TickgateError, Unavailable
 from core.messages.jobs import report_of
 from core.ports import Claim, IdempotentRequest, StoredAnswer
 from core.telemetry import metrics
-from gateway.problems import problem
+from gateway.problems import Challenged, problem
 from gateway.routing import Call, Handler
 
 log = structlog.get_logger(__name__)
@@ -51,8 +51,9 @@ async def answered_once(handler: Handler, call: Call) -> Response:
     try:
         response = await handler(dataclasses.replace(call, claim=found))
     except TickgateError as e:
-        refusal = problem(report_of(e), e)
-        await _settle(found, refusal, final=_is_final(refusal) or e.category is Category.UNKNOWN_OUTCOME)
+        cause = e.error if isinstance(e, Challenged) else e
+        refusal = problem(report_of(cause), e)
+        await _settle(found, refusal, final=_is_final(refusal) or cause.category is Category.UNKNOWN_OUTCOME)
         raise
     except Exception:
         await _settle(found, None, final=False)

@@ -13,7 +13,7 @@ import pytest
 from core.adapters.postgres.api_keys import PostgresApiKeys
 from core.adapters.postgres.pool import open_pool
 from core.adapters.postgres.revocations import PostgresRevocations
-from core.errors.exceptions import NotFound, Unauthorized, Unavailable
+from core.errors.exceptions import Conflict, NotFound, Unauthorized, Unavailable
 from core.infrastructure import provisioning
 from core.infrastructure.provisioning import NewClient, provision
 from core.model.keys import new_secret
@@ -541,3 +541,39 @@ async def test_a_flood_of_made_up_keys_leaves_connections_for_others(settings: S
         refused = await asyncio.gather(*flood, return_exceptions=True)
         assert {getattr(error, "code", error) for error in refused} == {"INVALID_KEY", "KEY_LOOK_UPS_BUSY"}
         assert keys._looking == 0
+
+
+async def test_a_key_that_is_being_made_while_its_parent_is_revoked_does_not_survive(
+    settings: Settings,
+) -> None:
+    async with adapter(settings) as (keys, _):
+        root, _ = await stored_key(keys, settings)
+        child, _ = await stored_key(keys, settings, parent=root)
+        secret = new_secret()
+        new = NewKey(
+            owner_kind="client",
+            subject="demo",
+            name="late",
+            scopes=frozenset({"keys:read"}),
+            expires_at_s=time.time() + 600,
+            parent=child,
+        )
+        async with keys.work("demo") as work:
+            await keys.create(work, new, secret)
+            revoking = asyncio.create_task(keys.revoke("demo", root))
+            async with asyncio.timeout(10):
+                while not await work.connection.fetchval(  # type: ignore[attr-defined]
+                    "select count(*) from pg_locks where not granted and pid <> pg_backend_pid()"
+                ):
+                    await asyncio.sleep(0.01)
+        await revoking
+        with pytest.raises(Unauthorized):
+            await keys.verify(secret.text)
+
+
+async def test_a_revoked_key_makes_no_other(settings: Settings) -> None:
+    async with adapter(settings) as (keys, _):
+        root, _ = await stored_key(keys, settings)
+        await keys.revoke("demo", root)
+        with pytest.raises(Conflict, match="KEY_ENDED"):
+            await stored_key(keys, settings, parent=root)

@@ -36,6 +36,7 @@ LOOK_UPS_AT_ONCE: Final = 3
 LOOK_UPS_MAX: Final = 300
 USE_NOTED_EVERY_S: Final = 60.0
 LAST_NOTE_TIMEOUT_S: Final = 2.0
+GENERATIONS_MAX: Final = 1_000
 KEYS_MAX: Final = 1_000
 """Of one tenant, neither revoked nor expired."""
 
@@ -57,6 +58,14 @@ _LOOK_UP: Final = (
     " on c.client_id = k.subject and c.tenant = k.tenant and c.disabled_at is null"
     " where (k.prefix = $1 or k.old_prefix = $1 and k.old_expires_at > now())"
     " and k.revoked_at is null and k.expires_at > now()"
+)
+
+_REVOKE_FAMILY: Final = (
+    # Asked until it finds nothing: while one round waits for a key that is just making another, it cannot see that one.
+    "with recursive family as (select id from api_keys where tenant = $1 and id = $2"
+    " union select k.id from api_keys k join family on k.parent = family.id where k.tenant = $1)"
+    " update api_keys set revoked_at = now()"
+    " where tenant = $1 and revoked_at is null and id in (select id from family) returning id::text"
 )
 
 
@@ -120,6 +129,8 @@ class PostgresApiKeys:
         return [_key(row) for row in rows]
 
     async def create(self, work: PostgresWork, new: NewKey, secret: KeySecret) -> ApiKey:
+        if new.parent is not None:
+            await self._hold_parent(work, new.parent)
         row = await work.connection.fetchrow(
             "insert into api_keys (id, tenant, owner_kind, subject, parent, name, scopes, prefix, secret_hash,"
             " expires_at) select $1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10)"
@@ -140,6 +151,14 @@ class PostgresApiKeys:
         if row is None:
             raise Conflict(f"a tenant may have {KEYS_MAX} keys; revoke some first", code="TOO_MANY_KEYS")
         return _key(row)
+
+    async def _hold_parent(self, work: PostgresWork, parent: str) -> None:
+        """Whoever revokes the parent meanwhile waits for the new key, and revokes it as well."""
+        row = await work.connection.fetchrow(
+            "select revoked_at from api_keys where tenant = $1 and id = $2 for share", work.tenant, parent
+        )
+        if row is None or row["revoked_at"] is not None:
+            raise Conflict("the key you use is revoked", code="KEY_ENDED")
 
     async def key(self, work: PostgresWork, key_id: str) -> ApiKey:
         row = await work.connection.fetchrow(
@@ -169,17 +188,19 @@ class PostgresApiKeys:
 
     async def revoke(self, tenant: str, key_id: str) -> None:
         async with self._postgres.of_tenant(tenant) as connection:
-            rows = await connection.fetch(
-                "with recursive family as (select id from api_keys where tenant = $1 and id = $2"
-                " union select k.id from api_keys k join family on k.parent = family.id where k.tenant = $1)"
-                " update api_keys set revoked_at = coalesce(revoked_at, now())"
-                " where tenant = $1 and id in (select id from family) returning id::text",
-                tenant,
-                key_id,
+            _found(
+                await connection.fetchrow(
+                    "select from api_keys where tenant = $1 and id = $2 for update", tenant, key_id
+                )
             )
-        _found(rows or None)
-        self._forget({row["id"] for row in rows})
-        log.info("api_key.revoked", tenant=tenant, id=key_id, with_its_own=len(rows) - 1)
+            ended: set[str] = set()
+            for _ in range(GENERATIONS_MAX):
+                rows = await connection.fetch(_REVOKE_FAMILY, tenant, key_id)
+                ended |= {row["id"] for row in rows}
+                if not rows:
+                    break
+        self._forget(ended)
+        log.info("api_key.revoked", tenant=tenant, id=key_id, keys=len(ended))
 
     async def tenant_of(self, key_id: str) -> str:
         async with self._postgres.acquire() as connection:
