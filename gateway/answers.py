@@ -174,8 +174,17 @@ class AcceptedJob(msgspec.Struct, kw_only=True):
     status: JobStatus
 
 
+class JobProgress(msgspec.Struct, kw_only=True):
+    """How far a running job says it is. total: null while it does not know."""
+
+    done: int
+    total: int | None
+    note: str
+    at_ms: EpochMs
+
+
 class Job(msgspec.Struct, kw_only=True):
-    """Where a job stands. answer: a finished job's, where it is JSON; error: a failed job's."""
+    """Where a job stands. answer: a finished job's, where it is JSON; error: a failed or cancelled job's."""
 
     id: str
     function: str
@@ -184,6 +193,7 @@ class Job(msgspec.Struct, kw_only=True):
     enqueued_at_ms: EpochMs
     started_at_ms: EpochMs | None
     finished_at_ms: EpochMs | None
+    progress: JobProgress | None
     error: ErrorReport | None
     answer: Any
     answer_url: str | None

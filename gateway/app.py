@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 NEEDS: Final = frozenset(
     {
         "job_queue",
+        "queue_control",
+        "dead_letters",
         "answer_streams",
         "identity",
         "access_tokens",
@@ -70,6 +72,8 @@ def build_app(settings: Settings) -> Starlette:
             app.state.services = Services(
                 settings=settings,
                 queue=hub["job_queue"],
+                queue_control=hub["queue_control"],
+                dead_letters=hub["dead_letters"],
                 identity=hub["identity"],
                 verifier=hub["access_tokens"],
                 api_keys=hub["api_keys"],

@@ -20,7 +20,7 @@ from core.messages.jobs import (
     TickQuery,
 )
 from core.model.principals import Scope
-from gateway import answers, docs, exports, health, jobs, keys, market, oauth
+from gateway import answers, dead_letters, docs, exports, health, jobs, keys, market, oauth, queues
 from gateway.door import Door, Doors
 from gateway.parameters import NoParameters
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
@@ -59,6 +59,7 @@ def _market(name: str, handler: Handler, query: type[Message], page: Content) ->
                 headers=("Location", "Retry-After", "Preference-Applied"),
             ),
             404: _missing("The tenant has no such source."),
+            409: _missing("The job was cancelled while its caller waited."),
         },
     )
 
@@ -206,6 +207,67 @@ ENDPOINTS: Final = (
                 headers=("Link", "X-Next-Cursor"),
             ),
             409: _missing("The job has not finished yet."),
+        },
+    ),
+    Endpoint(
+        method="DELETE",
+        path="/v1/jobs/{id}",
+        handler=jobs.cancel,
+        access=Scope.JOBS_WRITE,
+        rate=RateClass.WRITE,
+        query=NoParameters,
+        answers={
+            200: Content(description="The job waited, and is cancelled.", schema=answers.Job),
+            202: Content(
+                description="The job runs; its worker has been told.",
+                schema=answers.Job,
+                headers=("Retry-After",),
+            ),
+            409: _missing("The job has ended already."),
+        },
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/queues",
+        handler=queues.standings,
+        access=Scope.QUEUES_READ,
+        rate=RateClass.READ,
+        query=NoParameters,
+        answers={200: Content(description="How every queue stands.", schema=queues.QueueList)},
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/dead-letters",
+        handler=dead_letters.listed,
+        access=Scope.DEAD_LETTERS_READ,
+        rate=RateClass.READ,
+        query=dead_letters.DeadLetterQuery,
+        answers={200: Content(description="A page of dead letters.", schema=dead_letters.DeadLetterPage)},
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/dead-letters/{id}",
+        handler=dead_letters.one,
+        access=Scope.DEAD_LETTERS_READ,
+        rate=RateClass.READ,
+        query=NoParameters,
+        answers={200: Content(description="The dead letter.", schema=dead_letters.BuriedJob)},
+    ),
+    Endpoint(
+        method="POST",
+        path="/v1/dead-letters/{id}/replay",
+        handler=dead_letters.replay,
+        access=Scope.DEAD_LETTERS_WRITE,
+        rate=RateClass.WRITE,
+        query=NoParameters,
+        idempotent=True,
+        answers={
+            202: Content(
+                description="It is a job again; where it stands is at Location.",
+                schema=answers.AcceptedJob,
+                headers=("Location", "Retry-After"),
+            ),
+            409: _missing("A request with this Idempotency-Key is running, or it was replayed before."),
         },
     ),
     Endpoint(

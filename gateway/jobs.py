@@ -1,4 +1,4 @@
-"""Jobs that outlasted their caller: where they stand, and their answers. Only their tenant sees them."""
+"""Jobs that outlasted their caller: where they stand, their answers, and their end. Only their tenant sees them."""
 
 from typing import Any, Final
 
@@ -6,7 +6,7 @@ import msgspec
 from starlette.responses import Response
 
 from core.errors.exceptions import Conflict, NotFound
-from core.messages.jobs import JOBS, JobState, JobStatus, raised_from
+from core.messages.jobs import ENDED, JOBS, JobState, raised_from
 from core.model.principals import Scope
 from gateway.authentication import require_scope
 from gateway.market import POLL_AFTER_S, written
@@ -19,25 +19,17 @@ JSON_TYPE: Final = "application/json"
 
 async def state(call: Call) -> Response:
     """Say where a job stands; a finished one's JSON answer comes along."""
+    return _shown(await _job(call))
+
+
+async def cancel(call: Call) -> Response:
+    """End a job.
+
+    One that waits is gone at once, one that runs as soon as its worker has heard of it. Whoever waits for it is told.
+    """
     job = await _job(call)
-    body: dict[str, Any] = {
-        "id": job.id,
-        "function": job.function,
-        "status": job.status,
-        "attempts": job.attempts,
-        "enqueued_at_ms": job.enqueued_at_ms,
-        "started_at_ms": job.started_at_ms,
-        "finished_at_ms": job.finished_at_ms,
-        "error": job.error,
-        "answer": None,
-        "answer_url": None,
-    }
-    if job.answer is not None:
-        body["answer_url"] = f"/v1/jobs/{job.id}/answer"
-        if job.answer.content_type == JSON_TYPE:
-            body["answer"] = msgspec.Raw(job.answer.body)
-    headers = {} if _ended(job) else {"Retry-After": str(POLL_AFTER_S)}
-    return Response(msgspec.json.encode(body), 200, headers, JSON_TYPE)
+    job = await call.services.queue_control.cancel(job.id, tenant=call.caller.tenant)
+    return _shown(job, 200 if job.status in ENDED else 202)
 
 
 async def answer(call: Call) -> Response:
@@ -61,5 +53,23 @@ async def _job(call: Call) -> JobState:
     return job
 
 
-def _ended(job: JobState) -> bool:
-    return job.status in {JobStatus.FINISHED, JobStatus.FAILED}
+def _shown(job: JobState, status: int = 200) -> Response:
+    body: dict[str, Any] = {
+        "id": job.id,
+        "function": job.function,
+        "status": job.status,
+        "attempts": job.attempts,
+        "enqueued_at_ms": job.enqueued_at_ms,
+        "started_at_ms": job.started_at_ms,
+        "finished_at_ms": job.finished_at_ms,
+        "progress": job.progress,
+        "error": job.error,
+        "answer": None,
+        "answer_url": None,
+    }
+    if job.answer is not None:
+        body["answer_url"] = f"/v1/jobs/{job.id}/answer"
+        if job.answer.content_type == JSON_TYPE:
+            body["answer"] = msgspec.Raw(job.answer.body)
+    headers = {} if job.status in ENDED else {"Retry-After": str(POLL_AFTER_S)}
+    return Response(msgspec.json.encode(body), status, headers, JSON_TYPE)

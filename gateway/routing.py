@@ -10,7 +10,17 @@ from starlette.responses import Response
 
 from core.messages.jobs import Message
 from core.model.principals import Principal, Scope
-from core.ports import AnswerStreams, ApiKeys, Claim, Idempotency, Identity, JobQueue, TokenVerifier
+from core.ports import (
+    AnswerStreams,
+    ApiKeys,
+    Claim,
+    DeadLetters,
+    Idempotency,
+    Identity,
+    JobQueue,
+    QueueControl,
+    TokenVerifier,
+)
 from core.settings import Settings
 from gateway.places import Places
 from gateway.signing import TokenSigner
@@ -42,6 +52,8 @@ class Services:
 
     settings: Settings
     queue: JobQueue
+    queue_control: QueueControl
+    dead_letters: DeadLetters
     identity: Identity
     verifier: TokenVerifier
     api_keys: ApiKeys

@@ -23,6 +23,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "migrate": "Bring the stores' schemas forward.",
     "clients": "Add, list, disable API clients and rotate their secrets.",
     "keys": "Add, list, rotate and revoke API keys.",
+    "jobs": "Show queues and dead letters; ask failed jobs again.",
     "doctor": "Look for what could go wrong here, and say what to do.",
     "version": "Print the version.",
 }

@@ -1,5 +1,6 @@
 """Dead letters in the ledger: recorded once, shown to their tenant, replayed at most once at a time."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
@@ -17,6 +18,9 @@ _COLUMNS: Final = (
     "id, job_id, queue, function, tenant, job, attempts, category, code, public, fingerprint, traceparent,"
     " first_failed_at, last_failed_at, state, replay_job_id"
 )
+
+
+ID: Final = re.compile("[0-9a-f]{27}")
 
 
 class PostgresDeadLetters:
@@ -46,6 +50,7 @@ class PostgresDeadLetters:
         return [_letter(row) for row in rows]
 
     async def one(self, letter_id: str, tenant: str | None) -> DeadLetter:
+        _require_id(letter_id)
         async with self._as(tenant) as connection:
             row = await connection.fetchrow(
                 f"select {_COLUMNS} from dead_letters where id = $1 and ($2::text is null or tenant = $2)",
@@ -57,6 +62,7 @@ class PostgresDeadLetters:
     async def replay(
         self, letter_id: str, tenant: str | None, put: Callable[[DeadLetter], Awaitable[str]]
     ) -> DeadLetter:
+        _require_id(letter_id)
         async with self._as(tenant) as connection, connection.transaction():
             # Held until the job is in its queue: a second replay waits here, and is then told.
             row = await connection.fetchrow(
@@ -128,9 +134,18 @@ def _letter(row: asyncpg.Record) -> DeadLetter:
     )
 
 
+def _require_id(text: str) -> None:
+    if not ID.fullmatch(text):
+        raise _unknown()
+
+
+def _unknown() -> NotFound:
+    return NotFound("there is no such dead letter", code="DEAD_LETTER_NOT_FOUND")
+
+
 def _found(row: asyncpg.Record | None) -> asyncpg.Record:
     if row is None:
-        raise NotFound("there is no such dead letter", code="DEAD_LETTER_NOT_FOUND")
+        raise _unknown()
     return row
 
 
