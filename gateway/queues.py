@@ -4,6 +4,7 @@ import msgspec
 from starlette.responses import Response
 
 from core.messages.queues import QueueStanding
+from gateway.answers import NextCursor
 from gateway.parameters import NoParameters, parse
 from gateway.routing import Call
 
@@ -12,7 +13,7 @@ class QueueList(msgspec.Struct, kw_only=True):
     """How every queue stands. Jobs of every tenant count."""
 
     items: list[QueueStanding]
-    next_cursor: None = None
+    next_cursor: NextCursor
 
 
 async def standings(call: Call) -> Response:
@@ -21,5 +22,5 @@ async def standings(call: Call) -> Response:
     How many jobs wait and run, for how long the oldest has been due, and how many workers are alive.
     """
     parse(call.request, NoParameters)
-    body = QueueList(items=list(await call.services.queue_control.standings()))
+    body = QueueList(items=list(await call.services.queue_control.standings()), next_cursor=None)
     return Response(msgspec.json.encode(body), media_type="application/json")

@@ -6,7 +6,7 @@ import os
 import pytest
 import structlog
 
-pytest_plugins = ["tests.engines", "tests.bridges"]
+pytest_plugins = ["tests.engines", "tests.bridges", "tests.queue_engines"]
 
 
 def pytest_configure() -> None:

@@ -1,12 +1,9 @@
 """The job queue on a real Valkey: round trips, death on every side, and stock arq at either end."""
 
 import asyncio
-import os
 import pickle
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,7 +34,7 @@ from core.messages.jobs import (
 from core.ports import JobFunction
 from core.settings import Settings
 from tests.engines import PASSWORD, Engine, House, build_house, listens, wait_for
-from tests.queue_workers import FUNCTIONS, PRIVATE, echo, working
+from tests.queue_workers import FUNCTIONS, PRIVATE, echo, worker_process, working
 
 QUEUE = "arq:queue:database"
 TICKS = TickQuery(symbol="EURUSD")
@@ -170,16 +167,6 @@ async def test_a_job_that_outlasts_its_caller_is_only_its_tenants(
     assert state.attempts == 1
     with pytest.raises(NotFound):
         await queue.state(job_id, tenant="rival")
-
-
-def worker_process(house: House) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.queue_workers"],
-        env={**os.environ, "TICKGATE_SETTINGS_FILE": str(house.root / "settings.json")},
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
 
 
 async def test_a_killed_workers_job_runs_again_within_seconds(

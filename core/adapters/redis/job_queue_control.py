@@ -26,6 +26,8 @@ CANCELLING_MS: Final = 5_000
 CANCELLED_KEPT_S: Final = 600.0
 ABORTED_KEPT_MS: Final = 3_600_000
 ASKED_PER_QUEUE: Final = 5
+STOCK_HEALTH: Final = b"j_complete="
+"""A stock worker leaves nothing but its sign of life, with these words in it; ours leave their name there."""
 
 
 class RedisQueueControl:
@@ -116,20 +118,19 @@ def _looking(queue: str) -> tuple[Command, ...]:
         ("ZRANGE", key, 0, 0, "WITHSCORES"),
         ("ZRANGE", arq_format.workers_key(queue), 0, -1),
         ("LLEN", arq_format.dead_key(queue)),
-        ("EXISTS", arq_format.health_key(queue)),
+        ("GET", arq_format.health_key(queue)),
     )
 
 
 def _standing(name: str, row: Sequence[Any], loads: Sequence[int]) -> QueueStanding:
-    depth, oldest, _, dead, healthy = row
+    depth, oldest, _, dead, health = row
     age_s = time.time() - float(oldest[1]) / 1_000 if oldest else -1.0
     return QueueStanding(
         name=name,
         depth=depth,
         oldest_age_s=round(age_s, 3) if age_s >= 0 else None,
         in_progress=sum(loads),
-        # A stock worker leaves nothing but arq's own sign of life.
-        workers_alive=len(loads) or healthy,
+        workers_alive=len(loads) or (STOCK_HEALTH in (health or b"")),
         dead_letters_waiting=dead,
     )
 
