@@ -133,8 +133,8 @@ async def test_another_tenants_job_cannot_be_cancelled(
 async def test_a_job_that_has_ended_cannot_be_cancelled(
     job_queue: RedisJobQueue, queue_control: RedisQueueControl, queue_settings: Settings
 ) -> None:
+    job_id = await put(job_queue)
     async with working(queue_settings):
-        job_id = await put(job_queue)
         await reached(job_queue, job_id, JobStatus.FINISHED)
     with pytest.raises(Conflict, match="JOB_ENDED"):
         await queue_control.cancel(job_id, tenant="demo")
@@ -208,9 +208,9 @@ async def test_a_job_whose_tries_are_used_up_is_buried(
 async def test_a_defect_is_buried_with_what_was_asked_and_without_its_secret(
     job_queue: RedisJobQueue, queue_control: RedisQueueControl, queue_settings: Settings
 ) -> None:
+    job_id = await job_queue.ask("market.symbols", SymbolQuery(source="s"), tenant="demo", timeout_ms=1)
+    assert isinstance(job_id, str)
     async with working(queue_settings):
-        job_id = await job_queue.ask("market.symbols", SymbolQuery(source="s"), tenant="demo", timeout_ms=1)
-        assert isinstance(job_id, str)
         await reached(job_queue, job_id, JobStatus.FAILED)
     (letter,) = await buried(queue_control)
     assert (letter.job_id, letter.function, letter.code) == (job_id, "market.symbols", "DEFECT")
@@ -222,9 +222,9 @@ async def test_a_defect_is_buried_with_what_was_asked_and_without_its_secret(
 async def test_a_callers_own_error_is_not_buried(
     job_queue: RedisJobQueue, queue_control: RedisQueueControl, queue_settings: Settings
 ) -> None:
+    job_id = await job_queue.ask("market.quarantine", TICKS, tenant="demo", timeout_ms=1)
+    assert isinstance(job_id, str)
     async with working(queue_settings):
-        job_id = await job_queue.ask("market.quarantine", TICKS, tenant="demo", timeout_ms=1)
-        assert isinstance(job_id, str)
         await reached(job_queue, job_id, JobStatus.FAILED)
     assert await buried(queue_control) == []
 
@@ -248,8 +248,8 @@ async def test_a_buried_job_can_be_asked_again(
     job_queue: RedisJobQueue, queue_control: RedisQueueControl, queue_settings: Settings
 ) -> None:
     failing = Failing([KeyError("bug")])
+    job_id = await put(job_queue)
     async with working(queue_settings, failing.functions(RetryClass.NEVER)):
-        job_id = await put(job_queue)
         await reached(job_queue, job_id, JobStatus.FAILED)
         (letter,) = await buried(queue_control)
         await queue_control.put("dead.1", letter.queue, letter.job)

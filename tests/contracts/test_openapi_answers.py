@@ -12,6 +12,7 @@ from gateway import openapi
 from gateway.catalog import ENDPOINTS
 from gateway.routing import Endpoint
 from tests import gateways
+from tests.dead_letters import bury, letter
 from tests.engines import House, wait_for
 from tests.gateways import DAY_MS, FrontDoor, tick
 
@@ -38,6 +39,8 @@ ASKED = {
     "/v1/quarantine": "/v1/quarantine?symbol=EURUSD",
     "/v1/completeness": "/v1/completeness",
     "/v1/keys": "/v1/keys",
+    "/v1/queues": "/v1/queues",
+    "/v1/dead-letters": "/v1/dead-letters",
 }
 DOCUMENT = openapi.document()
 
@@ -55,6 +58,7 @@ def http(door: FrontDoor) -> Iterator[httpx.Client]:
         wish = {"name": "k", "scopes": ["keys:read"], "expires_at_ms": int(time.time() + 3_600) * 1_000}
         answer = http.post("/v1/keys", json=wish, headers={"Idempotency-Key": "a-key-to-list"})
         assert answer.status_code == 201, answer.text
+        bury(door.settings, letter("demo"))
         yield http
 
 

@@ -21,6 +21,7 @@ from core.model.principals import Scope
 from gateway.catalog import ENDPOINTS
 from gateway.routing import Access, Endpoint
 from tests import gateways
+from tests.dead_letters import bury, letter, queued_job
 from tests.engines import House, wait_for
 from tests.gateways import DAY_MS, FrontDoor, tick
 
@@ -161,6 +162,14 @@ class Matrix:
         )
         return {"id": accepted.json()["id"]}
 
+    def buried(self) -> dict[str, str]:
+        dead = letter(OWNER)
+        bury(self.door.settings, dead)
+        return {"id": dead.id}
+
+    def queued_job(self) -> dict[str, str]:
+        return {"id": queued_job(self.door.settings, OWNER)}
+
 
 def named() -> dict[str, str]:
     """Return the header of a request that was never made before."""
@@ -186,6 +195,9 @@ PLANS: dict[str, Plan] = {
     "GET /v1/bars": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/quotes": Plan(query={"symbols": "EURUSD"}),
     "GET /v1/jobs/{id}": Plan(owned=Matrix.finished_job),
+    "DELETE /v1/jobs/{id}": Plan(owned=Matrix.queued_job),
+    "GET /v1/dead-letters/{id}": Plan(owned=Matrix.buried),
+    "POST /v1/dead-letters/{id}/replay": Plan(owned=Matrix.buried, answers=frozenset({202})),
     "GET /v1/jobs/{id}/answer": Plan(owned=Matrix.finished_job),
 }
 
