@@ -130,7 +130,7 @@ def _standing(name: str, row: Sequence[Any], loads: Sequence[int]) -> QueueStand
         depth=depth,
         oldest_age_s=round(age_s, 3) if age_s >= 0 else None,
         in_progress=sum(loads),
-        workers_alive=len(loads) or (STOCK_HEALTH in (health or b"")),
+        workers_alive=len(loads) or int(STOCK_HEALTH in (health or b"")),
         dead_letters_waiting=dead,
     )
 
