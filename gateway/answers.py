@@ -9,15 +9,22 @@ import msgspec
 from core.messages.certificates import Certificate
 from core.messages.jobs import ErrorReport, JobStatus
 
-EpochMs = Annotated[int, msgspec.Meta(description="UTC epoch milliseconds.")]
-ServerMs = Annotated[int, msgspec.Meta(description="Epoch milliseconds on the trade server's clock.")]
+EpochMs = Annotated[int, msgspec.Meta(description="UTC epoch milliseconds.", examples=[1_728_000_000_000])]
+ServerMs = Annotated[
+    int,
+    msgspec.Meta(description="Epoch milliseconds on the trade server's clock.", examples=[1_728_007_200_000]),
+]
 UtcMs = Annotated[
     int | None, msgspec.Meta(description="UTC epoch milliseconds, null where the offset is not known.")
 ]
 NextCursor = Annotated[
     str | None, msgspec.Meta(description="What to pass as `cursor` for the next page; null on the last.")
 ]
-Price = Annotated[float, msgspec.Meta(description="Quote currency per unit, the exact double.")]
+Price = Annotated[
+    float, msgspec.Meta(description="Quote currency per unit, the exact double.", examples=[1.10345])
+]
+SymbolText = Annotated[str, msgspec.Meta(examples=["EURUSD"])]
+SourceText = Annotated[str, msgspec.Meta(examples=["demo"])]
 Uint = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -44,8 +51,8 @@ class Problem(msgspec.Struct, kw_only=True):
 class Tick(msgspec.Struct, kw_only=True):
     """One tick as it was stored. (time_msc, source, epoch, seq) is its place in the order."""
 
-    symbol: str
-    source: str
+    symbol: SymbolText
+    source: SourceText
     time_msc: ServerMs
     utc_ms: UtcMs
     bid: Price
@@ -69,8 +76,8 @@ class TickPage(msgspec.Struct, kw_only=True):
 class Bar(msgspec.Struct, kw_only=True):
     """One bar of one source. Spreads are null where no tick had both prices."""
 
-    symbol: str
-    source: str
+    symbol: SymbolText
+    source: SourceText
     time_ms: ServerMs
     open: Price
     high: Price
@@ -95,8 +102,8 @@ Denormal = Literal["nan", "-nan", "inf", "-inf"]
 class QuarantinedRow(msgspec.Struct, kw_only=True):
     """A row that was stored apart. What JSON has no number for is a text."""
 
-    symbol: str
-    source: str
+    symbol: SymbolText
+    source: SourceText
     reason: Literal["NOT_FINITE", "NEGATIVE", "CROSSED", "ABSURD_TIME", "TIME_MISMATCH", "NO_PRICE"]
     time: int
     time_msc: ServerMs
@@ -123,8 +130,8 @@ class QuarantinePage(msgspec.Struct, kw_only=True):
 class Quote(msgspec.Struct, kw_only=True):
     """The newest quote of one symbol of one source."""
 
-    symbol: str
-    source: str
+    symbol: SymbolText
+    source: SourceText
     time_msc: ServerMs
     utc_ms: UtcMs
     bid: Price
@@ -146,8 +153,8 @@ class QuoteList(msgspec.Struct, kw_only=True):
 class SymbolSpan(msgspec.Struct, kw_only=True):
     """A symbol of one source, its span and size."""
 
-    symbol: str
-    source: str
+    symbol: SymbolText
+    source: SourceText
     first_time_msc: ServerMs
     last_time_msc: ServerMs
     ticks: Uint

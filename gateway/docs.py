@@ -63,6 +63,8 @@ def _lowered(node: Any) -> Any:
     if not isinstance(node, Mapping):
         return node
     lower = {name: _lowered(value) for name, value in node.items()}
+    if isinstance(lower.get("examples"), list):
+        lower["example"] = lower.pop("examples")[0]
     kinds = lower.get("anyOf")
     if isinstance(kinds, list) and {"type": "null"} in kinds:
         rest = [kind for kind in kinds if kind != {"type": "null"}]

@@ -34,7 +34,10 @@ PAGE_DEFAULT: Final = 100
 EPOCH_MS_MAX: Final = 253_402_300_799_999  # the year 9999
 KEY_CREDENTIAL: Final = "key:"
 
-EpochMs = Annotated[int, msgspec.Meta(description="UTC epoch milliseconds.", ge=0, le=EPOCH_MS_MAX)]
+EpochMs = Annotated[
+    int,
+    msgspec.Meta(description="UTC epoch milliseconds.", ge=0, le=EPOCH_MS_MAX, examples=[1_798_675_200_000]),
+]
 
 
 class KeyQuery(Message, frozen=True, kw_only=True):
@@ -54,6 +57,7 @@ class KeyWish(Message, frozen=True, kw_only=True):
             min_length=1,
             max_length=NAME_LENGTH_MAX,
             pattern=r"^[^\x00-\x1f\x7f]+$",
+            examples=["nightly report"],
         ),
     ]
     scopes: Annotated[

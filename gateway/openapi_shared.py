@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from core.errors.categories import Category
 from core.model.principals import Scope
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
+from gateway.problems import TITLES
 from gateway.routing import Access, Endpoint, RateClass
 
 Json = dict[str, Any]
@@ -62,50 +64,119 @@ REQUEST_HEADERS: Final[Mapping[str, Json]] = {
         "description": "Unique for what is to be done once; the same key and body again answer what was answered.",
         "required": True,
         "schema": {"type": "string", "minLength": 8, "maxLength": 255, "pattern": "^[!#-~]+$"},
-        "example": "6f1c2b1e-6a0c-4a43-9f0e-6b2a7f6f2f60",
     },
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """A problem routes share. name: of its component; headers: rows of RESPONSE_HEADERS."""
+    """A problem routes share. name: of its component; category, code: of one that is answered so, as an example;
+    headers: rows of RESPONSE_HEADERS.
+    """
 
     name: str
     description: str
+    category: Category
+    code: str
     headers: tuple[str, ...] = ()
 
 
 PROBLEMS: Final[Mapping[int, Shared]] = {
-    400: Shared(name="BadRequest", description="It makes no sense as written; `errors` names parameters."),
+    400: Shared(
+        name="BadRequest",
+        category=Category.INVALID,
+        code="INVALID_PARAMETER",
+        description="It makes no sense as written; `errors` names parameters.",
+    ),
     401: Shared(
         name="Unauthenticated",
+        category=Category.UNAUTHORIZED,
+        code="TOKEN_MISSING",
         description="No credential, or one that is not valid.",
         headers=("WWW-Authenticate",),
     ),
     403: Shared(
         name="NotAllowed",
+        category=Category.FORBIDDEN,
+        code="INSUFFICIENT_SCOPE",
         description="The credential does not allow this.",
         headers=("WWW-Authenticate",),
     ),
-    404: Shared(name="NotThere", description="There is no such thing, or it is somebody else's."),
-    408: Shared(name="BodyTooSlow", description="The body did not arrive in time."),
-    409: Shared(name="InTheWay", description="A request with this Idempotency-Key is being answered."),
-    413: Shared(name="BodyTooLarge", description="The body is larger than this route takes; most take none."),
-    414: Shared(name="TargetTooLong", description="Path and query together are too long."),
-    415: Shared(
-        name="BodyEncoded", description="The body is compressed, or of a type this route does not take."
+    404: Shared(
+        name="NotThere",
+        category=Category.NOT_FOUND,
+        code="JOB_NOT_FOUND",
+        description="There is no such thing, or it is somebody else's.",
     ),
-    421: Shared(name="NotOurHost", description="The Host header names somebody else."),
-    422: Shared(name="KeyReused", description="The Idempotency-Key was used with another body."),
-    429: Shared(name="TooMany", description="Too much at once.", headers=("Retry-After", *_LIMITED)),
-    500: Shared(name="Defect", description="Something on our side is broken; quote `fingerprint`."),
+    408: Shared(
+        name="BodyTooSlow",
+        category=Category.INVALID,
+        code="BODY_TOO_SLOW",
+        description="The body did not arrive in time.",
+    ),
+    409: Shared(
+        name="InTheWay",
+        category=Category.CONFLICT,
+        code="IDEMPOTENCY_KEY_IN_USE",
+        description="A request with this Idempotency-Key is being answered.",
+    ),
+    413: Shared(
+        name="BodyTooLarge",
+        category=Category.INVALID,
+        code="BODY_TOO_LARGE",
+        description="The body is larger than this route takes; most take none.",
+    ),
+    414: Shared(
+        name="TargetTooLong",
+        category=Category.INVALID,
+        code="URI_TOO_LONG",
+        description="Path and query together are too long.",
+    ),
+    415: Shared(
+        name="BodyEncoded",
+        category=Category.INVALID,
+        code="BODY_TYPE",
+        description="The body is compressed, or of a type this route does not take.",
+    ),
+    421: Shared(
+        name="NotOurHost",
+        category=Category.INVALID,
+        code="NOT_OUR_HOST",
+        description="The Host header names somebody else.",
+    ),
+    422: Shared(
+        name="KeyReused",
+        category=Category.INVALID,
+        code="IDEMPOTENCY_KEY_REUSED",
+        description="The Idempotency-Key was used with another body.",
+    ),
+    429: Shared(
+        name="TooMany",
+        category=Category.RATE_LIMITED,
+        code="RATE_LIMITED",
+        description="Too much at once.",
+        headers=("Retry-After", *_LIMITED),
+    ),
+    500: Shared(
+        name="Defect",
+        category=Category.DEFECT,
+        code="DEFECT",
+        description="Something on our side is broken; quote `fingerprint`.",
+    ),
     503: Shared(
         name="Unavailable",
+        category=Category.UNAVAILABLE,
+        code="QUEUE_UNAVAILABLE",
         description="Something we depend on does not answer; nothing was done.",
         headers=("Retry-After",),
     ),
-    504: Shared(name="TooSlow", description="The answer was not ready in time.", headers=("Retry-After",)),
+    504: Shared(
+        name="TooSlow",
+        category=Category.UNAVAILABLE,
+        code="DEADLINE_EXCEEDED",
+        description="The answer was not ready in time.",
+        headers=("Retry-After",),
+    ),
 }
 
 SECURITY_SCHEMES: Final[Mapping[str, Json]] = {
@@ -182,9 +253,14 @@ def shared_components() -> Json:
         problem.name: {
             "description": problem.description,
             "headers": header_references((*_ALWAYS, *problem.headers)),
-            "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "content": {
+                PROBLEM_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/Problem"},
+                    "example": _example(status, problem),
+                }
+            },
         }
-        for problem in PROBLEMS.values()
+        for status, problem in PROBLEMS.items()
     }
     parameters = {name: {"name": name, "in": "header", **row} for name, row in REQUEST_HEADERS.items()}
     return {
@@ -192,6 +268,17 @@ def shared_components() -> Json:
         "headers": dict(RESPONSE_HEADERS),
         "parameters": parameters,
         "securitySchemes": dict(SECURITY_SCHEMES),
+    }
+
+
+def _example(status: int, problem: Shared) -> Json:
+    return {
+        "type": f"urn:tickgate:problem:{problem.code}",
+        "title": TITLES[problem.category],
+        "status": status,
+        "code": problem.code,
+        "detail": problem.description,
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
     }
 
 

@@ -8,11 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from core.messages.jobs import ErrorReport
 from core.model.principals import Scope
 from gateway import openapi
 from gateway.catalog import ENDPOINTS
 from gateway.docs import lowered
+from gateway.openapi_shared import PROBLEMS, Shared
 from gateway.parameters import wire_of
+from gateway.problems import problem
 from gateway.routing import Endpoint
 
 COPY = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -74,6 +77,14 @@ def test_an_operations_credentials_are_those_of_its_access_decision(
     if endpoint.path.startswith("/v1/"):
         assert operation["security"]
         assert {} not in operation["security"]
+
+
+@pytest.mark.parametrize(("status", "shared"), PROBLEMS.items())
+def test_a_problem_is_shown_as_it_would_be_answered(status: int, shared: Shared) -> None:
+    shown = DOCUMENT["components"]["responses"][shared.name]["content"]["application/problem+json"]["example"]
+    answer = problem(ErrorReport(category=shared.category, code=shared.code, public=shown["detail"]))
+    assert answer.status_code == status
+    assert msgspec.json.decode(answer.body) == {**shown, "trace_id": None}
 
 
 def test_the_pages_rendition_says_nothing_that_openapi_3_0_does_not_know() -> None:
