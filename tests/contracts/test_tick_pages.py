@@ -72,6 +72,7 @@ async def test_exactly_as_many_ticks_as_allowed_are_allowed(
     pages: ClickHouseTickPages, settings: Settings
 ) -> None:
     await generate(settings, "WALK", 1_000)
+    await generate(settings, "WALK", 500, seq="number + 1001", quarantine="'CROSSED'")
     assert await pages.sources(WALK, ["absent", "demo"], 1_000) == ["demo"]
     with pytest.raises(Invalid, match="TOO_MANY_ROWS"):
         await pages.sources(WALK, ["absent", "demo"], 999)
