@@ -13,6 +13,8 @@ from core.cli.options import data_dir_option, json_option, when
 from core.cli.settings import deployed_settings
 from core.cli.terminal import table
 from core.infrastructure import provisioning
+from core.infrastructure.deployment.belongings import replace_credentials
+from core.infrastructure.deployment.layout import layout_of
 from core.model.principals import Scope
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -109,6 +111,9 @@ def rotate_secret(*, client_id: str, revoke: bool, data_dir: Path | None, as_jso
     """
     settings = deployed_settings(data_dir)
     secret = asyncio.run(provisioning.rotate_client_secret(settings, client_id, revoke=revoke))
+    layout = layout_of(data_dir)
+    if replace_credentials(layout, client_id, secret.reveal()):
+        click.echo(f"{layout.credentials_file} has the new secret", err=True)
     if as_json:
         click.echo(json.dumps({"client_id": client_id, "client_secret": secret.reveal()}))
     else:

@@ -577,3 +577,23 @@ async def test_a_revoked_key_makes_no_other(settings: Settings) -> None:
         await keys.revoke("demo", root)
         with pytest.raises(Conflict, match="KEY_ENDED"):
             await stored_key(keys, settings, parent=root)
+
+
+async def test_what_is_remembered_is_asked_again_after_its_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.adapters.postgres.api_keys.CACHED_S_MAX", 0.0)
+    async with adapter(settings) as (keys, _):
+        _, secret = await stored_key(keys, settings)
+        await keys.verify(secret)
+        await keys._postgres.pool.close()
+        with pytest.raises(Unavailable):
+            await keys.verify(secret)
+
+
+async def test_only_so_many_keys_are_remembered(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.adapters.postgres.api_keys.CACHED_KEYS_MAX", 2)
+    async with adapter(settings) as (keys, _):
+        for _ in range(4):
+            await keys.verify((await stored_key(keys, settings))[1])
+        assert len(keys._verified) == 2

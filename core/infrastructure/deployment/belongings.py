@@ -120,9 +120,23 @@ def ensure_credentials(layout: Layout) -> tuple[str, str]:
     known = read_tree(layout.credentials_file)
     if not known.get("client_secret"):
         known = {"client_id": DEMO_CLIENT_ID, "client_secret": new_secret()}
-        write_settings_file(layout.credentials_file, known)
-        write_private(layout.curl_file, f'user = "{known["client_id"]}:{known["client_secret"]}"\n')
+        _write_credentials(layout, known["client_id"], known["client_secret"])
     return str(known["client_id"]), str(known["client_secret"])
+
+
+def replace_credentials(layout: Layout, client_id: str, secret: str) -> bool:
+    """Keep a rotated secret where the client is the one whose credentials we keep, or the next start brings the old
+    one back. Return whether it is.
+    """
+    if read_tree(layout.credentials_file).get("client_id") != client_id:
+        return False
+    _write_credentials(layout, client_id, secret)
+    return True
+
+
+def _write_credentials(layout: Layout, client_id: str, secret: str) -> None:
+    write_settings_file(layout.credentials_file, {"client_id": client_id, "client_secret": secret})
+    write_private(layout.curl_file, f'user = "{client_id}:{secret}"\n')
 
 
 def child_environment(layout: Layout, owned: Collection[str]) -> dict[str, str]:

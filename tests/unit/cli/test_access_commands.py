@@ -40,6 +40,7 @@ def run(
 ) -> Run:
     settings, path = shared
     monkeypatch.setitem(os.environ, "TICKGATE_SETTINGS_FILE", str(path))
+    monkeypatch.setitem(os.environ, "TICKGATE_DATA_DIR", str(path.parent / "nothing"))
     asyncio.run(_empty(settings))
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -146,6 +147,15 @@ def test_a_rotated_secret_ends_what_was_issued_only_if_told_to(
     assert row["secret_hash"] == hashlib.sha256(after.encode()).hexdigest()
     assert bool(fetched(shared, "select * from api_keys where revoked_at is null")) is not revoke
     assert bool(fetched(shared, "select * from revocations")) is revoke
+
+
+@pytest.mark.parametrize("client", ["robot", "other"])
+def test_the_deployments_own_client_keeps_its_rotated_secret(run: Run, tmp_path: Path, client: str) -> None:
+    added(run, client)
+    write_settings_file(tmp_path / "credentials.json", {"client_id": "robot", "client_secret": "old"})
+    out = run("clients", "rotate-secret", client, "--json", "--data-dir", str(tmp_path))[1]
+    kept = json.loads((tmp_path / "credentials.json").read_text())["client_secret"]
+    assert kept == (json.loads(out)["client_secret"] if client == "robot" else "old")
 
 
 def test_a_disabled_client_gets_no_new_secret_and_no_key(run: Run) -> None:
