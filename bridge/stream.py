@@ -26,6 +26,8 @@ CONTROL_BYTES_MAX: Final = 16 * 1024
 HEARTBEAT_S: Final = 15.0
 CLOSE_CODES: Final = {"INVALID": 4400, "UNAUTHORIZED": 4401, "FORBIDDEN": 4403}
 CLOSE_INTERNAL: Final = 4500
+VERIFY_INTERVAL_MS: Final = 1_000
+"""How often a running stream's token is verified again; from memory, which costs microseconds."""
 CLOSE_EXPIRED: Final = 4401
 
 
@@ -69,7 +71,8 @@ class StreamConnection(WSListener):
         self._transport: WSTransport | None = None
         self._principal: Principal | None = None
         self._symbols = _symbols_of(request)
-        self._bearer = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        self._token = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        self._verified_at_ms = 0
         self._seen: dict[QuoteKey, int] = {}
         self._encoder = msgspec.json.Encoder()
         self._task: asyncio.Task[None] | None = None
@@ -77,8 +80,6 @@ class StreamConnection(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
         metrics.BRIDGE_SUBSCRIBERS.inc()
-        if self._bearer:
-            self._guarded(lambda: self._authenticate(self._bearer))
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
@@ -97,14 +98,19 @@ class StreamConnection(WSListener):
             wanted = msgspec.json.decode(payload, type=Subscribe)
         except msgspec.DecodeError as e:
             raise Invalid(f"not a subscription: {e}") from e
-        if wanted.token:
-            self._authenticate(wanted.token)
         if wanted.symbols is not None and len(wanted.symbols) > SYMBOLS_MAX:
             raise Invalid(f"at most {SYMBOLS_MAX} symbols")
         self._symbols = None if wanted.symbols is None else frozenset(wanted.symbols)
+        if wanted.token:
+            self._token, self._verified_at_ms = wanted.token, 0
 
-    def _authenticate(self, token: str) -> None:
-        principal = self._tokens.verify(token)
+    async def _authenticate(self) -> None:
+        """Verify the newest token, again and again: it may be revoked while the stream runs."""
+        now_ms = self._clock.now_ms()
+        if not self._token or now_ms - self._verified_at_ms < VERIFY_INTERVAL_MS:
+            return
+        self._verified_at_ms = now_ms
+        principal = await self._tokens.verify(self._token)
         if SCOPE not in principal.scopes:
             raise Forbidden(f"this stream needs the scope {SCOPE}")
         self._principal = principal
@@ -116,17 +122,25 @@ class StreamConnection(WSListener):
             self._fail(e.code, e.public, CLOSE_CODES.get(e.category.value, CLOSE_INTERNAL))
 
     async def _run(self) -> None:
+        try:
+            await self._stream()
+        except TickgateError as e:
+            self._fail(e.code, e.public, CLOSE_CODES.get(e.category.value, CLOSE_INTERNAL))
+
+    async def _stream(self) -> None:
         await asyncio.sleep(0)
         waited_s = 0.0
+        await self._authenticate()
         while self._principal is None:
             if waited_s >= self._settings.hello_timeout_s:
-                self._guarded(_no_token)
-                return
+                raise Unauthorized("no access token in time")
             await asyncio.sleep(0.01)
             waited_s += 0.01
+            await self._authenticate()
         idle_s = 0.0
         interval_s = self._settings.stream_interval_ms / 1_000
         while self._clock.now_ms() < self._principal.expires_at_s * 1_000:
+            await self._authenticate()
             if self._send_changes(self._principal.tenant):
                 idle_s = 0.0
             elif (idle_s := idle_s + interval_s) >= HEARTBEAT_S and self._transport is not None:
@@ -163,10 +177,6 @@ class StreamConnection(WSListener):
             return
         self._transport.send(WSMsgType.TEXT, self._encoder.encode(Failure(code=code, message=message)))
         end(self._transport, close_code, code)
-
-
-def _no_token() -> None:
-    raise Unauthorized("no access token in time")
 
 
 def _symbols_of(request: WSUpgradeRequest) -> frozenset[str] | None:

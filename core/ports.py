@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -319,7 +320,7 @@ class Revocations(Protocol):
     def is_revoked(self, *credentials: str, issued_at_s: float) -> bool:
         """Tell whether any of `credentials` was revoked after it was issued; costs no round trip.
 
-        credentials: `token:<jti>`, `key:<id>`, `client:<client id>`.
+        credentials: `token:<jti>`, `family:<id>`, `key:<id>`, `client:<client id>`.
         Raises: Unavailable (code REVOCATIONS_STALE): what we know is too old to let anybody in.
         """
 
@@ -333,8 +334,56 @@ class Revocations(Protocol):
 class TokenVerifier(Protocol):
     """Turns a bearer token into who it speaks for."""
 
-    def verify(self, token: str) -> Principal:
-        """Return the caller. Raises: Unauthorized."""
+    async def verify(self, token: str) -> Principal:
+        """Return the caller. It waits only where an external provider has to be asked for its keys.
+
+        Raises: Unauthorized, Unavailable (code REVOCATIONS_STALE).
+        """
+
+
+class RefreshState(StrEnum):
+    """What a refresh token is worth. REUSED: it was rotated before; somebody else has the one that replaced it."""
+
+    GOOD = "good"
+    REUSED = "reused"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshGrant:
+    """What a refresh token stands for. family: all that replaced each other since the client asked for the first."""
+
+    family: str
+    client_id: str
+    scopes: frozenset[str]
+    issued_at_s: int
+    expires_at_s: int
+    state: RefreshState
+
+
+class Grants(Protocol):
+    """Refresh tokens, of which only the SHA-256 is known. Those of another tenant are not found."""
+
+    async def start(self, client: ApiClient, scopes: frozenset[str], family: str, token_hash: bytes) -> None:
+        """Keep a first token. family: a new UUID. Raises: Unavailable."""
+
+    async def find(self, tenant: str, token_hash: bytes) -> RefreshGrant | None:
+        """Return what the token stands for, or None. Raises: Unavailable."""
+
+    async def rotate(self, client: ApiClient, token_hash: bytes, new_hash: bytes) -> RefreshState:
+        """Replace a token that is GOOD, and tell what it was. Of any number of tries at once one finds it GOOD.
+
+        Raises: Unavailable.
+        """
+
+    async def revoke(self, tenant: str, family: str) -> None:
+        """End the family: its refresh tokens, and every access token issued from it, in all processes.
+
+        Raises: Unavailable.
+        """
+
+    async def purge_expired(self) -> int:
+        """Forget the families whose time is over and return how many there were. Raises: Unavailable."""
 
 
 class Work(Protocol):

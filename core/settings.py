@@ -73,13 +73,30 @@ class RedisSettings(Section, frozen=True):
 
 
 class AuthSettings(Section, frozen=True):
-    """Access tokens. key_file: private Ed25519 JWK set, only the gateway reads it; jwks_file: its public half."""
+    """Access tokens. key_file: private Ed25519 JWK set, only the gateway reads it; jwks_file: its public half.
+
+    refresh_*: of refresh tokens, since the first of a family and since the last use. external_*: an OpenID provider
+    whose access tokens are good here as well. external_token_types: what their `typ` may be; providers that write none
+    of their own write JWT there, which their identity tokens do as well, so the audience must be this API's alone.
+    """
 
     issuer: str = "tickgate"
     audience: str = "tickgate-api"
     key_file: str = ""
     jwks_file: str = ""
     token_ttl_s: Annotated[int, msgspec.Meta(ge=30, le=900)] = 900
+    refresh_ttl_s: Annotated[int, msgspec.Meta(ge=60, le=366 * 86_400)] = 30 * 86_400
+    refresh_idle_s: Annotated[int, msgspec.Meta(ge=60, le=366 * 86_400)] = 7 * 86_400
+    external_issuer: str = ""
+    external_jwks_url: str = ""
+    external_audience: str = ""
+    external_tenant_claim: str = "tenant"
+    external_scope_claim: str = "scope"
+    external_algorithms: list[str] = msgspec.field(
+        default_factory=lambda: ["RS256", "PS256", "ES256", "EdDSA"]
+    )
+    external_token_types: list[str] = msgspec.field(default_factory=lambda: ["at+jwt"])
+    external_token_ttl_s_max: Annotated[int, msgspec.Meta(ge=30, le=86_400)] = 3_600
 
 
 class GatewaySettings(Section, frozen=True):

@@ -207,10 +207,14 @@ class Job(msgspec.Struct, kw_only=True):
 
 
 class TokenRequest(msgspec.Struct, kw_only=True):
-    """RFC 6749 section 4.4.2. client_id, client_secret: for clients that cannot use HTTP Basic."""
+    """RFC 6749 sections 4.4.2 and 6. scope: with offline_access for a refresh token; on refresh, fewer than before.
 
-    grant_type: Literal["client_credentials"]
+    client_id, client_secret: for clients that cannot use HTTP Basic.
+    """
+
+    grant_type: Literal["client_credentials", "refresh_token"]
     scope: str | msgspec.UnsetType = msgspec.UNSET
+    refresh_token: str | msgspec.UnsetType = msgspec.UNSET
     client_id: str | msgspec.UnsetType = msgspec.UNSET
     client_secret: str | msgspec.UnsetType = msgspec.UNSET
 
@@ -222,6 +226,68 @@ class AccessToken(msgspec.Struct, kw_only=True):
     token_type: Literal["Bearer"]
     expires_in: Annotated[int, msgspec.Meta(description="Seconds.")]
     scope: str
+    refresh_token: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class TokenQuestion(msgspec.Struct, kw_only=True):
+    """RFC 7009 section 2.1, RFC 7662 section 2.1. token: an access or a refresh token; the hint is not needed."""
+
+    token: Annotated[str, msgspec.Meta(min_length=1)]
+    token_type_hint: str | msgspec.UnsetType = msgspec.UNSET
+    client_id: str | msgspec.UnsetType = msgspec.UNSET
+    client_secret: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Nothing(msgspec.Struct, kw_only=True):
+    """An empty object."""
+
+
+class Introspection(msgspec.Struct, kw_only=True):
+    """RFC 7662 section 2.2. Of a token that is not active nothing else is said."""
+
+    active: bool
+    client_id: str | msgspec.UnsetType = msgspec.UNSET
+    sub: str | msgspec.UnsetType = msgspec.UNSET
+    tenant: str | msgspec.UnsetType = msgspec.UNSET
+    scope: str | msgspec.UnsetType = msgspec.UNSET
+    token_type: Literal["Bearer"] | msgspec.UnsetType = msgspec.UNSET
+    iat: int | msgspec.UnsetType = msgspec.UNSET
+    exp: int | msgspec.UnsetType = msgspec.UNSET
+    iss: str | msgspec.UnsetType = msgspec.UNSET
+    aud: str | msgspec.UnsetType = msgspec.UNSET
+    jti: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class PublicKey(msgspec.Struct, kw_only=True):
+    """An Ed25519 public key, RFC 8037."""
+
+    kty: Literal["OKP"]
+    crv: Literal["Ed25519"]
+    x: str
+    kid: str
+    use: Literal["sig"] = "sig"
+
+
+class KeyDocument(msgspec.Struct, kw_only=True):
+    """A JSON Web Key Set, RFC 7517."""
+
+    keys: list[PublicKey]
+
+
+class ServerMetadata(msgspec.Struct, kw_only=True):
+    """RFC 8414 section 2."""
+
+    issuer: str
+    token_endpoint: str
+    revocation_endpoint: str
+    introspection_endpoint: str
+    jwks_uri: str
+    scopes_supported: list[str]
+    response_types_supported: list[str]
+    grant_types_supported: list[str]
+    token_endpoint_auth_methods_supported: list[str]
+    revocation_endpoint_auth_methods_supported: list[str]
+    introspection_endpoint_auth_methods_supported: list[str]
 
 
 class OAuthError(msgspec.Struct, kw_only=True):

@@ -49,7 +49,7 @@ async def _verified(request: Request, services: Services) -> Principal:
     try:
         if credential.startswith(KEY_MARK):
             return await services.api_keys.verify(credential)
-        return services.verifier.verify(credential)
+        return await services.verifier.verify(credential)
     except Unauthorized as e:
         raise Challenged(e, 'Bearer realm="tickgate", error="invalid_token"') from e
 

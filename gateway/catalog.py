@@ -20,8 +20,21 @@ from core.messages.jobs import (
     TickQuery,
 )
 from core.model.principals import Scope
-from gateway import answers, dead_letters, docs, exports, health, jobs, keys, market, oauth, queues
+from gateway import (
+    answers,
+    dead_letters,
+    docs,
+    exports,
+    health,
+    jobs,
+    keys,
+    market,
+    oauth,
+    oauth_metadata,
+    queues,
+)
 from gateway.door import Door, Doors
+from gateway.oauth_requests import FORM_TYPE
 from gateway.parameters import NoParameters
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.routing import Access, Content, Endpoint, Handler, RateClass
@@ -66,11 +79,36 @@ def _market(name: str, handler: Handler, query: type[Message], page: Content) ->
 
 def _page(schema: type[msgspec.Struct], types: tuple[str, ...] = ("application/json",)) -> Content:
     return Content(
-        description=(schema.__doc__ or "").partition("\n")[0],
+        description=_title(schema),
         schema=schema,
         types=types,
         headers=("Link", "X-Next-Cursor", "Preference-Applied"),
     )
+
+
+def _oauth(name: str, handler: Handler, form: type[msgspec.Struct], answer: type[msgspec.Struct]) -> Endpoint:
+    return Endpoint(
+        method="POST",
+        path=f"/oauth/{name}",
+        handler=handler,
+        access=Access.PUBLIC,
+        rate=RateClass.TOKEN,
+        body=Content(description=_title(form), schema=form, types=(FORM_TYPE,)),
+        body_bytes_max=TOKEN_BODY_BYTES_MAX,
+        answers={
+            200: Content(description=_title(answer), schema=answer),
+            400: Content(description="Refused, and why.", schema=answers.OAuthError),
+            401: Content(
+                description="The client is not known, or its secret is another.",
+                schema=answers.OAuthError,
+                headers=("WWW-Authenticate",),
+            ),
+        },
+    )
+
+
+def _title(schema: type[msgspec.Struct]) -> str:
+    return (schema.__doc__ or "").partition("\n")[0]
 
 
 ENDPOINTS: Final = (
@@ -142,25 +180,24 @@ ENDPOINTS: Final = (
         },
     ),
     Endpoint(
-        method="POST",
-        path="/oauth/token",
-        handler=oauth.token,
+        method="GET",
+        path="/.well-known/jwks.json",
+        handler=oauth_metadata.jwks,
         access=Access.PUBLIC,
-        rate=RateClass.TOKEN,
-        body=Content(
-            description="RFC 6749 section 4.4.2.", schema=answers.TokenRequest, types=(oauth.FORM_TYPE,)
-        ),
-        body_bytes_max=TOKEN_BODY_BYTES_MAX,
-        answers={
-            200: Content(description="An access token.", schema=answers.AccessToken),
-            400: Content(description="Refused, and why.", schema=answers.OAuthError),
-            401: Content(
-                description="The client is not known, or its secret is another.",
-                schema=answers.OAuthError,
-                headers=("WWW-Authenticate",),
-            ),
-        },
+        rate=RateClass.PUBLIC,
+        answers={200: Content(description="The keys.", schema=answers.KeyDocument)},
     ),
+    Endpoint(
+        method="GET",
+        path="/.well-known/oauth-authorization-server",
+        handler=oauth_metadata.metadata,
+        access=Access.PUBLIC,
+        rate=RateClass.PUBLIC,
+        answers={200: Content(description="RFC 8414.", schema=answers.ServerMetadata)},
+    ),
+    _oauth("token", oauth.token, answers.TokenRequest, answers.AccessToken),
+    _oauth("revoke", oauth.revoke, answers.TokenQuestion, answers.Nothing),
+    _oauth("introspect", oauth.introspect, answers.TokenQuestion, answers.Introspection),
     _market("symbols", market.symbols, SymbolQuery, _page(answers.SymbolList)),
     _market("quotes", market.quotes, QuoteQuery, _page(answers.QuoteList)),
     _market("ticks", market.ticks, TickQuery, _page(answers.TickPage, FILES)),

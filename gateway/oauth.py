@@ -1,164 +1,171 @@
-"""POST /oauth/token: client credentials for an access token. Source: RFC 6749 sections 2.3, 4.4 and 5.
+"""/oauth/*: tokens are given, renewed, revoked and explained. Source: RFC 6749, RFC 7009, RFC 7662.
 
-Authlib decides: how a client authenticates, which grants and scopes there are, what each refusal looks like. It asks
-synchronously for a client, so the client is fetched before it is asked.
+Authlib decides what is allowed and what each refusal looks like; then what has to be kept is kept, and only then is it
+answered. An answer that is lost after a rotation costs its client the refresh token: it asks again with its secret.
 """
 
-import hashlib
-import hmac
-from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
-import msgspec
 import structlog
-from authlib.oauth2.rfc6749 import (
-    AuthorizationServer,
-    ClientMixin,
-    InvalidClientError,
-    InvalidRequestError,
-    InvalidScopeError,
-    OAuth2Error,
-    OAuth2Request,
-)
-from authlib.oauth2.rfc6749.authenticate_client import ClientAuthentication
-from authlib.oauth2.rfc6749.grants import ClientCredentialsGrant
-from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
-from authlib.oauth2.rfc6749.util import extract_basic_authorization
+from authlib.oauth2.rfc6749 import InvalidGrantError, OAuth2Error
 from starlette.responses import Response
 
-from core.ports import ApiClient
+from core.errors.exceptions import Unauthorized
+from core.model.principals import Principal, PrincipalKind
+from core.model.refresh_tokens import hash_of
+from core.ports import ApiClient, RefreshGrant, RefreshState
 from core.telemetry import metrics
+from gateway.oauth_requests import Asked, authenticated, respond
+from gateway.oauth_server import OFFLINE, Server
 from gateway.routing import Call
-from gateway.signing import TokenSigner
 
 log = structlog.get_logger(__name__)
 
-FIELDS_MAX: Final = 10
-FORM_TYPE: Final = "application/x-www-form-urlencoded"
-NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-_NOBODY: Final = ApiClient(client_id="", tenant="", secret_hash="", scopes=frozenset())
+REMEMBERED_S: Final = 60
+"""A revocation outlives its token by the clocks' difference."""
 
 
 async def token(call: Call) -> Response:
-    """Answer an access token, or an OAuth 2 error."""
-    headers = {"Authorization": call.request.headers.get("authorization", "")}
+    """Answer an access token, and a refresh token if asked, or an OAuth 2 error.
+
+    For client credentials, or for a refresh token; that one is then good no more, and a new one is in the answer. Ask
+    one at a time: a refresh token that is used twice ends with all that came from it.
+    """
     try:
-        form = _read_form(call)
-        client_id = extract_basic_authorization(headers)[0] or form.get("client_id", "")
-        client = await call.services.identity.client(client_id) if client_id else None
+        asked = await authenticated(call, "grant_type")
+        found = await _presented(call, asked) if asked.form["grant_type"] == "refresh_token" else None
+        server = Server(asked.asking, call.services.signer, found)
+        answer: Response = server.create_token_response(asked.request)
+        if answer.status_code == 200:
+            await _keep(call, asked, server)
     except OAuth2Error as e:
-        return _respond(*e())
-    except ValueError:  # credentials that are not Base64, or not text
-        return _respond(*InvalidClientError()())
-    server = _Server(_Client(client or _NOBODY), call.services.signer)
-    answer: Response = server.create_token_response(_TokenRequest(headers, form))
-    outcome = "token.issued" if answer.status_code == 200 else "token.refused"
-    log.info(outcome, client=client_id[:64], known=client is not None)
-    if answer.status_code == 200:
-        metrics.TOKENS_ISSUED.inc()
+        return _refused(call, e)
+    fields = {
+        "client": asked.client.client_id,
+        "tenant": asked.client.tenant,
+        "grant": asked.form["grant_type"][:32],
+    }
+    if answer.status_code != 200:
+        log.info("token.refused", **fields)
+        return answer
+    metrics.TOKENS_ISSUED.inc()
+    log.info("token.issued", **fields, family=server.made.family if server.made else None)
     return answer
 
 
-def _read_form(call: Call) -> dict[str, str]:
-    if call.request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM_TYPE:
-        raise InvalidRequestError(f"the body must be {FORM_TYPE}")
+async def revoke(call: Call) -> Response:
+    """End a token of the asking client; a refresh token takes along all that came from it.
+
+    What is no token, or somebody else's, is answered like one that was ended.
+    """
     try:
-        pairs = parse_qsl(
-            call.body.decode(),
-            keep_blank_values=True,
-            strict_parsing=True,
-            max_num_fields=FIELDS_MAX,
-            errors="strict",
-        )
-    except ValueError as e:
-        raise InvalidRequestError("the body is no form") from e
-    form = dict(pairs)
-    if len(form) != len(pairs):
-        raise InvalidRequestError("a parameter is given more than once")
-    if "grant_type" not in form:
-        raise InvalidRequestError("grant_type is needed")
-    return form
+        asked = await authenticated(call, "token")
+    except OAuth2Error as e:
+        return _refused(call, e)
+    text, client, services = asked.form["token"], asked.client, call.services
+    if (digest := hash_of(text)) is not None:
+        found = await services.grants.find(client.tenant, digest)
+        if found is not None and found.client_id == client.client_id:
+            await services.grants.revoke(client.tenant, found.family)
+    else:
+        principal = await _own_access_token(call, text, client)
+        if principal is not None and principal.subject == client.client_id:
+            await services.revocations.revoke(principal.credential, principal.expires_at_s + REMEMBERED_S)
+            log.info("token.revoked", client=client.client_id, credential=principal.credential)
+    return respond(200, {}, [])
 
 
-class _TokenRequest(OAuth2Request):  # type: ignore[misc]
-    """The request as authlib reads it."""
-
-    def __init__(self, headers: Mapping[str, str], form: Mapping[str, str]) -> None:
-        # Whether the connection is safe is the deployment's to decide; authlib only looks at this text.
-        super().__init__("POST", "https://tickgate/oauth/token", headers=dict(headers))
-        self.payload = BasicOAuth2Payload(form)
-        self._form = form
-
-    @property
-    def form(self) -> Mapping[str, str]:
-        return self._form
-
-
-class _Client(ClientMixin):  # type: ignore[misc]
-    """An API client as authlib asks about it; nobody's secret matches an unknown client's."""
-
-    def __init__(self, client: ApiClient) -> None:
-        self.client = client
-
-    def get_client_id(self) -> str:
-        return self.client.client_id
-
-    def check_client_secret(self, client_secret: str) -> bool:
-        given = hashlib.sha256(client_secret.encode("utf-8", "replace")).hexdigest()
-        return hmac.compare_digest(given, self.client.secret_hash)
-
-    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
-        return endpoint == "token" and method in _Grant.TOKEN_ENDPOINT_AUTH_METHODS
-
-    def check_grant_type(self, grant_type: str) -> bool:
-        return grant_type == "client_credentials"
+async def introspect(call: Call) -> Response:
+    """Tell what a token of the asking client's tenant is worth; any other is not active."""
+    try:
+        asked = await authenticated(call, "token")
+    except OAuth2Error as e:
+        return _refused(call, e)
+    text, client = asked.form["token"], asked.client
+    if (digest := hash_of(text)) is not None:
+        body = _explained(await call.services.grants.find(client.tenant, digest), client)
+    else:
+        body = _access_explained(call, await _own_access_token(call, text, client))
+    return respond(200, body, [])
 
 
-class _Grant(ClientCredentialsGrant):  # type: ignore[misc]
-    TOKEN_ENDPOINT_AUTH_METHODS: Final = ["client_secret_basic", "client_secret_post"]
-
-    def validate_requested_scope(self) -> None:
-        if not _wanted(self.request.payload.scope) <= self.request.client.client.scopes:
-            raise InvalidScopeError("this client may not have all of these scopes")
-
-
-class _Server(AuthorizationServer):  # type: ignore[misc]
-    """An authorization server that knows one client: the one that is asking."""
-
-    def __init__(self, client: _Client, signer: TokenSigner) -> None:
-        super().__init__()
-        self._signer = signer
-        self._client_auth = ClientAuthentication(lambda _client_id: client)
-        self.register_grant(_Grant)
-        self.register_token_generator("default", self._token)
-
-    def _token(self, client: _Client, scope: str | None = None, **_rest: Any) -> dict[str, Any]:
-        scopes = _wanted(scope) or client.client.scopes
-        return {
-            "access_token": self._signer.sign(client.client, scopes),
-            "token_type": "Bearer",
-            "expires_in": self._signer.ttl_s,
-            "scope": " ".join(sorted(scopes)),
-        }
-
-    def create_oauth2_request(self, request: _TokenRequest) -> _TokenRequest:
-        return request
-
-    def handle_response(self, status: int, body: Any, headers: list[tuple[str, str]]) -> Response:
-        return _respond(status, body, headers)
-
-    def save_token(self, token: Any, request: Any) -> None:
-        """Keep nothing: a token speaks for itself."""
-
-    def send_signal(self, name: str, *args: Any, **kwargs: Any) -> None:
-        """Nobody listens."""
+async def _presented(call: Call, asked: Asked) -> RefreshGrant | None:
+    """Return what the refresh token stands for if it is this client's and good. Raises: InvalidGrantError."""
+    digest = hash_of(asked.form.get("refresh_token", ""))
+    found = None if digest is None else await call.services.grants.find(asked.client.tenant, digest)
+    if found is None or found.client_id != asked.client.client_id:
+        return None
+    await _end_if_reused(call, asked.client, found, found.state)
+    return found if found.state is RefreshState.GOOD else None
 
 
-def _wanted(scope: str | None) -> set[str]:
-    return set((scope or "").split())
+async def _keep(call: Call, asked: Asked, server: Server) -> None:
+    """Keep the refresh token that was made. Raises: InvalidGrantError: the one before was rotated in the meantime."""
+    made, found = server.made, server.found
+    if made is None:
+        return
+    new_hash = hash_of(made.text)
+    assert new_hash is not None, "we write what we can read"
+    if found is None:
+        await call.services.grants.start(asked.client, made.scopes, made.family, new_hash)
+        return
+    old_hash = hash_of(asked.form["refresh_token"])
+    assert old_hash is not None, "it was found by it"
+    state = await call.services.grants.rotate(asked.client, old_hash, new_hash)
+    await _end_if_reused(call, asked.client, found, state)
+    if state is not RefreshState.GOOD:
+        raise InvalidGrantError()
 
 
-def _respond(status: int, body: Any, headers: list[tuple[str, str]]) -> Response:
-    kept = {name: value for name, value in headers if name.lower() != "content-type"}
-    return Response(msgspec.json.encode(body), status, {**kept, **NO_STORE}, "application/json")
+async def _end_if_reused(call: Call, client: ApiClient, found: RefreshGrant, state: RefreshState) -> None:
+    if state is RefreshState.REUSED:
+        await call.services.grants.revoke(client.tenant, found.family)
+        log.warning("refresh.reused", client=client.client_id, tenant=client.tenant, family=found.family)
+        raise InvalidGrantError()
+
+
+async def _own_access_token(call: Call, text: str, client: ApiClient) -> Principal | None:
+    """Return the principal of an access token of ours for this client's tenant, or None."""
+    try:
+        principal = await call.services.verifier.verify(text)
+    except Unauthorized:
+        return None
+    ours = principal.kind is PrincipalKind.CLIENT and principal.tenant == client.tenant
+    return principal if ours else None
+
+
+def _explained(found: RefreshGrant | None, client: ApiClient) -> dict[str, Any]:
+    if found is None or found.state is not RefreshState.GOOD:
+        return {"active": False}
+    return {
+        "active": True,
+        "client_id": found.client_id,
+        "sub": found.client_id,
+        "tenant": client.tenant,
+        "scope": " ".join(sorted({*found.scopes, OFFLINE})),
+        "iat": found.issued_at_s,
+        "exp": found.expires_at_s,
+    }
+
+
+def _access_explained(call: Call, principal: Principal | None) -> dict[str, Any]:
+    if principal is None:
+        return {"active": False}
+    auth = call.services.settings.auth
+    return {
+        "active": True,
+        "client_id": principal.subject,
+        "sub": principal.subject,
+        "tenant": principal.tenant,
+        "scope": " ".join(sorted(principal.scopes)),
+        "token_type": "Bearer",
+        "exp": principal.expires_at_s,
+        "iss": auth.issuer,
+        "aud": auth.audience,
+        "jti": principal.credential.partition(":")[2],
+    }
+
+
+def _refused(call: Call, error: OAuth2Error) -> Response:
+    log.info("oauth.refused", route=call.request.url.path, error=error.error)
+    return respond(*error())

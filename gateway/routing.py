@@ -15,10 +15,12 @@ from core.ports import (
     ApiKeys,
     Claim,
     DeadLetters,
+    Grants,
     Idempotency,
     Identity,
     JobQueue,
     QueueControl,
+    Revocations,
     TokenVerifier,
 )
 from core.settings import Settings
@@ -58,6 +60,8 @@ class Services:
     verifier: TokenVerifier
     api_keys: ApiKeys
     idempotency: Idempotency
+    grants: Grants
+    revocations: Revocations
     signer: TokenSigner
     unhealthy: Callable[[], Awaitable[Mapping[str, str]]]
     answer_streams: AnswerStreams

@@ -86,6 +86,7 @@ class Bridge:
             "iss": "tickgate",
             "aud": "tickgate-api",
             "sub": "tester",
+            "client_id": "tester",
             "tenant": TENANT,
             "scope": "market:read",
             "iat": now_s,

@@ -24,10 +24,11 @@ COMMANDS: Final[Mapping[str, str]] = {
     "clients": "Add, list, disable API clients and rotate their secrets.",
     "keys": "Add, list, rotate and revoke API keys.",
     "jobs": "Show queues and dead letters; ask failed jobs again.",
+    "signing-keys": "Rotate and list the keys that sign access tokens.",
     "doctor": "Look for what could go wrong here, and say what to do.",
     "version": "Print the version.",
 }
-"""Every command and what it does; `core/cli/<name>.py` holds it as `command`."""
+"""Every command and what it does; `core/cli/<name>.py`, dashes as underscores, holds it as `command`."""
 INTERRUPTED: Final = 130
 
 
@@ -40,7 +41,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"core.cli.{cmd_name}").command
+        command = importlib.import_module(f"core.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -51,7 +51,16 @@ PROVIDERS: Final = _table(
         opens="core.adapters.postgres.idempotency:open_idempotency",
         requires=frozenset({"postgres"}),
     ),
-    Provider(name="access_tokens", opens="core.adapters.jose.access_tokens:open_access_tokens"),
+    Provider(
+        name="access_tokens",
+        opens="core.adapters.jose.access_tokens:open_access_tokens",
+        requires=frozenset({"revocations"}),
+    ),
+    Provider(
+        name="grants",
+        opens="core.adapters.postgres.grants:open_grants",
+        requires=frozenset({"postgres", "revocations"}),
+    ),
     Provider(
         name="tick_store",
         opens="core.adapters.clickhouse.tick_store:open_tick_store",

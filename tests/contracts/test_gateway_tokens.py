@@ -1,22 +1,18 @@
 """The token endpoint and what its tokens open: RFC 6749, and the usual attacks on JSON Web Tokens."""
 
-import base64
-import hashlib
-import hmac
 import json
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import httpx
 import pytest
-from joserfc import jwt
-from joserfc.jwk import OctKey, OKPKey
+from joserfc.jwk import OKPKey
 
 from tests import gateways
 from tests.engines import House
 from tests.gateways import SCOPES, SECRET, FrontDoor, basic
+from tests.token_attacks import ATTACKS, Forge, unpad
 
+HEADER_BYTES_MAX = 32 * 1024
 ALL_SCOPES = " ".join(sorted(SCOPES))
 
 GRANT = {"grant_type": "client_credentials"}
@@ -54,7 +50,7 @@ def test_a_client_may_send_its_secret_in_the_form(http: httpx.Client) -> None:
 
 
 def test_the_token_says_who_for_whom_and_until_when(http: httpx.Client, good: str) -> None:
-    header, claims = (json.loads(_unpad(part)) for part in good.split(".")[:2])
+    header, claims = (json.loads(unpad(part)) for part in good.split(".")[:2])
     assert (header["typ"], header["alg"]) == ("at+jwt", "Ed25519")
     assert (claims["iss"], claims["aud"], claims["sub"], claims["tenant"]) == (
         "tickgate",
@@ -133,97 +129,31 @@ def test_a_token_without_the_scope_is_forbidden(http: httpx.Client, door: FrontD
     assert 'scope="market:read"' in answer.headers["www-authenticate"]
 
 
-def _unpad(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-def _pad(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _claims(**changes: Any) -> dict[str, Any]:
-    now_s = int(time.time())
-    claims: dict[str, Any] = {
-        "iss": "tickgate",
-        "aud": "tickgate-api",
-        "sub": "demo",
-        "tenant": "demo",
-        "scope": "market:read",
-        "iat": now_s,
-        "exp": now_s + 600,
-        "jti": "x",
-    }
-    return {name: value for name, value in {**claims, **changes}.items() if value is not None}
-
-
-def _signed(key: OKPKey, header: dict[str, Any] | None = None, **changes: Any) -> str:
-    full = {"alg": "Ed25519", "typ": "at+jwt", "kid": key.kid, **(header or {})}
-    return jwt.encode(full, _claims(**changes), key, algorithms=["Ed25519"])
-
-
-def _own_key(door: FrontDoor) -> OKPKey:
-    return OKPKey.import_key(json.loads((door.root / "key.json").read_text())["keys"][0])
-
-
-def _unsigned(_door: FrontDoor) -> str:
-    header = {"alg": "none", "typ": "at+jwt"}
-    return f"{_pad(json.dumps(header).encode())}.{_pad(json.dumps(_claims()).encode())}."
-
-
-def _public_key_as_secret(door: FrontDoor) -> str:
-    """The classic confusion: the public key, which everyone has, used as an HMAC secret."""
-    public = (door.root / "jwks.json").read_bytes()
-    header = {"alg": "HS256", "typ": "at+jwt", "kid": _own_key(door).kid}
-    signed = f"{_pad(json.dumps(header).encode())}.{_pad(json.dumps(_claims()).encode())}"
-    return f"{signed}.{_pad(hmac.new(public, signed.encode(), hashlib.sha256).digest())}"
-
-
-def _key_in_the_header(_door: FrontDoor) -> str:
-    key = OKPKey.generate_key("Ed25519", auto_kid=True)
-    return _signed(key, {"jwk": key.as_dict(private=False)})
-
-
-def _tampered(door: FrontDoor) -> str:
-    head, _, signature = _signed(_own_key(door)).split(".")
-    return f"{head}.{_pad(json.dumps(_claims(tenant='rival')).encode())}.{signature}"
-
-
-ATTACKS: dict[str, Callable[[FrontDoor], str]] = {
-    "unsigned": _unsigned,
-    "public key as secret": _public_key_as_secret,
-    "own key in the header": _key_in_the_header,
-    "own key under the right kid": lambda door: _signed(
-        OKPKey.generate_key("Ed25519"), {"kid": _own_key(door).kid}
-    ),
-    "hmac": lambda _: jwt.encode(
-        {"alg": "HS256", "typ": "at+jwt"}, _claims(), OctKey.generate_key(256), algorithms=["HS256"]
-    ),
-    "tampered claims": _tampered,
-    "empty signature": lambda door: _signed(_own_key(door)).rpartition(".")[0] + ".",
-    "expired": lambda door: _signed(_own_key(door), exp=int(time.time()) - 60),
-    "no expiry": lambda door: _signed(_own_key(door), exp=None),
-    "other audience": lambda door: _signed(_own_key(door), aud="somebody-else"),
-    "other issuer": lambda door: _signed(_own_key(door), iss="somebody-else"),
-    "no tenant": lambda door: _signed(_own_key(door), tenant=None),
-    "tenant of another type": lambda door: _signed(_own_key(door), tenant=["demo"]),
-    "an identity token": lambda door: _signed(_own_key(door), {"typ": "JWT"}),
-    "not yet valid": lambda door: _signed(_own_key(door), nbf=int(time.time()) + 600),
-    "a megabyte": lambda _: "a" * 8_000,
-    "garbage": lambda _: "....",
-    "no json": lambda _: "e30.e30.e30",
-}
+@pytest.fixture(scope="module")
+def forge(door: FrontDoor) -> Forge:
+    return Forge(OKPKey.import_key(json.loads((door.root / "key.json").read_text())["keys"][0]))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_a_forged_or_foreign_token_opens_nothing(http: httpx.Client, door: FrontDoor, attack: str) -> None:
-    answer = http.get("/v1/symbols", headers={"Authorization": f"Bearer {ATTACKS[attack](door)}"})
+def test_a_forged_or_foreign_token_opens_nothing(http: httpx.Client, forge: Forge, attack: str) -> None:
+    token = ATTACKS[attack](forge)
+    if len(token) > HEADER_BYTES_MAX:
+        # The server ends what sends heads that large; a smaller one, still far too long, gets to the verifier.
+        token = token[:HEADER_BYTES_MAX]
+    answer = http.get("/v1/symbols", headers={"Authorization": f"Bearer {token}"})
     assert (answer.status_code, answer.json()["code"]) == (401, "INVALID_TOKEN"), answer.text
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
 
-def test_a_token_of_our_own_key_opens_the_door(http: httpx.Client, door: FrontDoor) -> None:
-    token = _signed(_own_key(door))
-    assert http.get("/v1/symbols", headers={"Authorization": f"bearer {token}"}).status_code == 200
+def test_what_every_attack_is_made_of_opens_the_door(http: httpx.Client, forge: Forge) -> None:
+    answer = http.get("/v1/symbols", headers={"Authorization": f"bearer {forge.signed()}"})
+    assert answer.status_code == 200
+
+
+def test_two_credentials_are_one_too_many(http: httpx.Client, good: str) -> None:
+    headers = [("Authorization", f"Bearer {good}"), ("Authorization", f"Bearer {good}")]
+    answer = http.get("/v1/symbols", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (401, "CREDENTIALS_AMBIGUOUS")
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "Token", ""])

@@ -41,6 +41,8 @@ ASKED = {
     "/v1/keys": "/v1/keys",
     "/v1/queues": "/v1/queues",
     "/v1/dead-letters": "/v1/dead-letters",
+    "/.well-known/jwks.json": "/.well-known/jwks.json",
+    "/.well-known/oauth-authorization-server": "/.well-known/oauth-authorization-server",
 }
 DOCUMENT = openapi.document()
 

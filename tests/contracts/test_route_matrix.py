@@ -26,6 +26,7 @@ from tests.engines import House, wait_for
 from tests.gateways import DAY_MS, FrontDoor, tick
 
 OWNER, STRANGER = "demo", "rival"
+CREDENTIALS = {"client_id": OWNER, "client_secret": gateways.SECRET}
 A_DAY_MS = 86_400_000
 KEY: dict[str, Any] = {
     "name": "k",
@@ -179,13 +180,9 @@ def named() -> dict[str, str]:
 PLANS: dict[str, Plan] = {
     "GET /docs": Plan(answers=frozenset({404})),
     "GET /docs/{name}": Plan(owned=lambda _: {"name": "docs.js"}, answers=frozenset({404})),
-    "POST /oauth/token": Plan(
-        form={
-            "grant_type": "client_credentials",
-            "client_id": OWNER,
-            "client_secret": gateways.SECRET,
-        }
-    ),
+    "POST /oauth/token": Plan(form={"grant_type": "client_credentials", **CREDENTIALS}),
+    "POST /oauth/revoke": Plan(form={"token": "x", **CREDENTIALS}),
+    "POST /oauth/introspect": Plan(form={"token": "x", **CREDENTIALS}),
     "POST /v1/keys": Plan(json=KEY, answers=frozenset({201})),
     # A key rotates itself and the keys made with it; this one was made with a token.
     "POST /v1/keys/{id}/rotate": Plan(json={}, owned=Matrix.made_key, by_key=frozenset({403})),

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,9 +13,11 @@ from core.infrastructure.config_manager import PREFIX, write_settings_file
 from core.infrastructure.deployment.layout import Layout
 from core.infrastructure.deployment.ports import HOST, OFFSETS, engine_port
 from core.infrastructure.deployment.programs import QUEUES
+from core.infrastructure.signing_keys import new_key, read_keys, write_keys
 
 SECRET_BYTES: Final = 32
 DEMO_CLIENT_ID: Final = "demo"
+SIGNING_KEYS: Final = 2
 ENGINES: Final = {"postgres": "postgres", "redis": "valkey", "clickhouse": "clickhouse"}
 """settings section -> engine"""
 
@@ -105,14 +108,17 @@ def ensure_connector_settings(layout: Layout, tree: Tree, source: str, terminal:
 
 
 def ensure_signing_key(layout: Layout) -> None:
-    """Create the Ed25519 key that signs access tokens, and its public half, unless both are there."""
+    """Create the Ed25519 keys that sign access tokens, one and the next, and their public half, unless they are there.
+
+    A public half that is missing is made from the private one, so that a rotation that was cut short does no harm.
+    """
     if layout.key_file.exists() and layout.jwks_file.exists():
         return
-    from joserfc.jwk import OKPKey  # noqa: PLC0415 - loads a cryptography library; needed on the first start only
-
-    key = OKPKey.generate_key("Ed25519", {"use": "sig"}, auto_kid=True)
-    write_settings_file(layout.key_file, {"keys": [key.as_dict(private=True)]})
-    write_settings_file(layout.jwks_file, {"keys": [key.as_dict(private=False)]})
+    if layout.key_file.exists():
+        keys = read_keys(layout.key_file)
+    else:
+        keys = [new_key(time.time()) for _ in range(SIGNING_KEYS)]
+    write_keys(layout.key_file, layout.jwks_file, keys)
 
 
 def ensure_credentials(layout: Layout) -> tuple[str, str]:
