@@ -1,140 +1,195 @@
-"""Our queue beside stock arq at its best polling, on one Valkey: `python -m tests.benchmarks.job_queue`."""
+"""Our queue beside stock arq, its peers and a bare Redis stream, on one Valkey: `python -m tests.benchmarks.job_queue`.
 
-import asyncio
-import logging
-import subprocess
+In every round each system gets an empty Valkey, a fresh client and a fresh worker process: the worker drains a
+backlog, then answers one question at a time, then with 50 in flight. Rounds are interleaved, figures are medians over
+them. Last, all workers stand idle at once. Name systems to measure only those.
+"""
+
+import argparse
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import structlog
-import uvloop
-from arq.connections import ArqRedis, RedisSettings, create_pool
-from arq.worker import Worker, func
+import redis
 
-from core.adapters.redis.job_queue import RedisJobQueue, open_job_queue
-from core.messages import codec
-from core.messages.jobs import TickQuery
-from core.settings import RedisSettings as OurRedisSettings
-from core.settings import Secret, Settings
-from tests.engines import PASSWORD, build_house
-from tests.queue_workers import FUNCTIONS, work
+from tests.benchmarks.rig.peer_packages import peers_python
+from tests.benchmarks.rig.processes import Silent, Talker, cpu_s, memory_bytes
+from tests.engines import PASSWORD, Engine, build_house
 
 ROUNDS = 3
-ALONE = 1_000
-IN_FLIGHT = 50
-CROWD = 5_000
-STOCK_POLL_S = 0.01
-STOCK_QUEUE = "arq:queue:stock"
-TICKS = TickQuery(symbol="EURUSD")
-
-Ask = Callable[[], Awaitable[object]]
+WARM_UP_JOBS = 20
+ALONE_JOBS = 1_000
+CROWD_JOBS = 8_000
+PHASE_S = 2.0
+IDLE_S = 12.0
+SETTLE_S = 3.0
 
 
-async def stock_pool(settings: Settings) -> ArqRedis:
-    return await create_pool(
-        RedisSettings(host="127.0.0.1", port=settings.redis.port, password=PASSWORD),
-        default_queue_name=STOCK_QUEUE,
-        job_serializer=codec.encode,
-        job_deserializer=codec.decode,
+@dataclass(frozen=True, slots=True)
+class System:
+    """key: its name on command lines; backlog: jobs it drains in about two seconds."""
+
+    key: str
+    name: str
+    backlog: int
+    peer: bool = False
+
+
+SYSTEMS = (
+    System("floor", "bare Redis stream (the floor)", 8_000),
+    System("ours", "tickgate", 6_000),
+    System("arq", "arq, as it comes (polls every 0.5 s)", 500),
+    System("arq-fast", "arq, polling every 1 ms", 2_000),
+    System("saq", "saq, polling every 1 ms", 1_000, peer=True),
+    System("taskiq", "taskiq-redis, polling every 1 ms", 2_000, peer=True),
+    System("streaq", "streaq", 1_000, peer=True),
+    System("rq", "rq, without forking", 500, peer=True),
+    System("dramatiq", "dramatiq, 8 threads", 2_000, peer=True),
+    System("celery", "celery, solo pool", 1_000, peer=True),
+)
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the rounds gave, one value each."""
+
+    p50_ms: list[float] = field(default_factory=list)
+    p99_ms: list[float] = field(default_factory=list)
+    crowd: list[float] = field(default_factory=list)
+    drain: list[float] = field(default_factory=list)
+    drain_cpu_us: list[float] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
+    memory_mb: list[float] = field(default_factory=list)
+    idle_percent: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where it all runs. peers: the interpreter of theirs."""
+
+    valkey: Engine
+    peers: Path | None
+    logs: Path
+
+    def start(self, system: System, end: str, backlog: int = 0) -> Talker:
+        python = self.peers if system.peer else sys.executable
+        module = f"tests.benchmarks.rig.queue_{'peers' if system.peer else 'house'}"
+        return Talker(
+            [str(python), "-m", module, system.key, end, str(self.valkey.port)],
+            {"REDIS_PASSWORD": PASSWORD, "BACKLOG": str(backlog)},
+            self.logs / f"{system.key}-{end}.log",
+        )
+
+    def empty(self) -> None:
+        with redis.Redis(port=self.valkey.port, password=PASSWORD) as connection:
+            connection.flushall()
+
+    def valkey_pid(self) -> int:
+        assert self.valkey.process is not None
+        return self.valkey.process.pid
+
+
+def measure(bench: Bench, system: System, figures: Figures) -> None:
+    """Add one round. Raises: Silent."""
+    bench.empty()
+    client = bench.start(system, "client")
+    worker = None
+    try:
+        client.hear()
+        client.ask("post", system.backlog, 0)
+        # Not to the very last: one peer loses some when its worker starts.
+        worker = bench.start(system, "worker", system.backlog * 95 // 100)
+        drained = worker.hear()
+        figures.drain.append(drained["jobs_s"])
+        figures.drain_cpu_us.append(drained["cpu_us"])
+        client.ask("alone", WARM_UP_JOBS, PHASE_S)
+        alone = client.ask("alone", ALONE_JOBS, PHASE_S)
+        figures.p50_ms.append(alone["p50_ms"])
+        figures.p99_ms.append(alone["p99_ms"])
+        pids = (worker.pid, client.pid, bench.valkey_pid())
+        before_s = sum(cpu_s(pid) for pid in pids)
+        crowd = client.ask("crowd", CROWD_JOBS, PHASE_S)
+        figures.cpu_us.append((sum(cpu_s(pid) for pid in pids) - before_s) * 1e6 / crowd["jobs"])
+        figures.crowd.append(crowd["rate"])
+        figures.memory_mb.append(memory_bytes(worker.pid) / 1e6)
+    finally:
+        client.kill()
+        if worker is not None:
+            worker.kill()
+
+
+def idle(bench: Bench, table: dict[System, Figures]) -> None:
+    """Let every worker wait for a job that does not come, all at once."""
+    bench.empty()
+    workers = {system: bench.start(system, "worker") for system in table}
+    try:
+        time.sleep(SETTLE_S + len(workers) / 2)
+        before_s = {system: cpu_s(worker.pid) for system, worker in workers.items()}
+        time.sleep(IDLE_S)
+        for system, worker in workers.items():
+            table[system].idle_percent.append((cpu_s(worker.pid) - before_s[system]) / IDLE_S * 100)
+    finally:
+        for worker in workers.values():
+            worker.kill()
+
+
+def show(table: dict[System, Figures]) -> None:
+    median = statistics.median
+    ours = next(
+        (figures for system, figures in table.items() if system.key == "ours" and figures.p50_ms), None
     )
-
-
-async def stock_worker(settings: Settings) -> None:
-    worker = Worker(
-        functions=[func(function.run, name=function.name) for function in FUNCTIONS],
-        queue_name=STOCK_QUEUE,
-        redis_pool=await stock_pool(settings),
-        poll_delay=STOCK_POLL_S,
-        max_jobs=100,
-        handle_signals=False,
-        job_serializer=codec.encode,
-        job_deserializer=codec.decode,
+    print(
+        f"{'':38}{'p50 ms':>9}{'p99 ms':>9}{'jobs/s':>9}{'drained/s':>11}{'CPU us':>8}{'worker us':>11}"
+        f"{'idle %':>8}{'MB':>6}{'p50':>9}{'jobs/s':>9}"
     )
-    await worker.async_run()
-
-
-def ours(queue: RedisJobQueue) -> Ask:
-    return lambda: queue.ask("market.ticks", TICKS, tenant="demo", timeout_ms=10_000)
-
-
-def stock(pool: ArqRedis) -> Ask:
-    async def ask() -> object:
-        job = await pool.enqueue_job("market.ticks", {"symbol": "EURUSD"}, tenant="demo")
-        assert job is not None
-        return await job.result(timeout=10, poll_delay=STOCK_POLL_S)
-
-    return ask
-
-
-async def alone(ask: Ask, count: int) -> tuple[float, float]:
-    """Return the median and the 99th percentile of one round trip at a time, in ms."""
-    spans = []
-    for _ in range(count):
-        started_s = time.perf_counter()
-        await ask()
-        spans.append((time.perf_counter() - started_s) * 1_000)
-    spans.sort()
-    return spans[count // 2], spans[count * 99 // 100]
-
-
-async def crowd(ask: Ask, count: int) -> float:
-    """Return answers a second with IN_FLIGHT questions under way."""
-    places = asyncio.Semaphore(IN_FLIGHT)
-
-    async def one() -> None:
-        async with places:
-            await ask()
-
-    started_s = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(count)))
-    return count / (time.perf_counter() - started_s)
-
-
-async def compare(settings: Settings) -> None:
-    pool = await stock_pool(settings)
-    async with open_job_queue(settings, {}) as queue:
-        await queue.commands.wait()
-        systems = {"ours": ours(queue), f"arq polling every {STOCK_POLL_S * 1_000:g} ms": stock(pool)}
-        for ask in systems.values():
-            await ask()
-        for _ in range(ROUNDS):
-            for name, ask in systems.items():
-                scale = 1 if name == "ours" else 10
-                p50_ms, p99_ms = await alone(ask, ALONE // scale)
-                rate = await crowd(ask, CROWD // scale)
-                print(f"{name:28} p50 {p50_ms:7.3f} ms  p99 {p99_ms:7.3f} ms  {rate:8.0f}/s", flush=True)
-    await pool.aclose(close_connection_pool=True)
+    for system, of in table.items():
+        if not of.memory_mb:
+            continue
+        slower = f"x {median(of.p50_ms) / median(ours.p50_ms):.2f}" if ours else ""
+        rate = f"x {median(of.crowd) / median(ours.crowd):.2f}" if ours else ""
+        print(
+            f"{system.name:38}{median(of.p50_ms):9.2f}{median(of.p99_ms):9.2f}{median(of.crowd):9.0f}"
+            f"{median(of.drain):11.0f}{median(of.cpu_us):8.0f}{median(of.drain_cpu_us):11.0f}"
+            f"{median(of.idle_percent or [0]):8.2f}{median(of.memory_mb):6.0f}{slower:>9}{rate:>9}"
+        )
+    print(
+        "jobs/s: 50 in flight; drained: a backlog, by one worker process; CPU: all three processes a job, 50 in"
+    )
+    print(
+        "flight; worker: its own a job, draining; the last two columns are a system's figure over tickgate's."
+    )
 
 
 def main() -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    if len(sys.argv) > 1:
-        settings = build_settings(int(sys.argv[2]))
-        uvloop.run(stock_worker(settings) if sys.argv[1] == "stock" else work(settings, asyncio.Event()))
-        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("systems", nargs="*", help=" ".join(system.key for system in SYSTEMS))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    wish = parser.parse_args()
+    wanted = [system for system in SYSTEMS if not wish.systems or system.key in wish.systems]
+    peers = peers_python() if any(system.peer for system in wanted) else None
+    table = {system: Figures() for system in wanted if not system.peer or peers}
     with tempfile.TemporaryDirectory() as directory:
         house = build_house(Path(directory) / "house")
         valkey = house.engines["valkey"]
         valkey.start()
         valkey.wait()
-        workers = [
-            subprocess.Popen([sys.executable, "-m", "tests.benchmarks.job_queue", name, str(valkey.port)])
-            for name in ("ours", "stock")
-        ]
+        bench = Bench(valkey, peers, Path(directory))
         try:
-            uvloop.run(compare(house.settings))
+            for _ in range(wish.rounds):
+                for system, figures in table.items():
+                    try:
+                        measure(bench, system, figures)
+                    except Silent as e:
+                        print(f"{system.name}: no figures this round: {e}", flush=True)
+            idle(bench, table)
         finally:
-            for worker in workers:
-                worker.kill()
-                worker.wait()
             valkey.stop()
-
-
-def build_settings(port: int) -> Settings:
-    return Settings(redis=OurRedisSettings(port=port, password=Secret(PASSWORD)))
+    show(table)
 
 
 if __name__ == "__main__":
