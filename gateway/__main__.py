@@ -18,6 +18,7 @@ from core.telemetry.logs import configure_logging
 from gateway.perimeter import check_exposure, perimeter
 from gateway.signing import load_signer
 
+APPLICATION: Final = "gateway.app:create_app"
 HEADER_TIMEOUT_MS: Final = 10_000
 """For a request's head to be complete; also how long an idle connection is kept."""
 HEAD_BYTES_MAX: Final = 64 * 1024
@@ -41,11 +42,11 @@ LOGS_AS_OURS: Final[dict[str, Any]] = {
 }
 
 
-def serve(gateway: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT, respawning a worker that dies."""
+def serve(gateway: GatewaySettings, application: str = APPLICATION) -> None:
+    """Serve until SIGTERM or SIGINT, respawning a worker that dies. application: makes what one worker serves."""
     secure = bool(gateway.tls_certificate_file)
     Granian(
-        "gateway.app:create_app",
+        application,
         factory=True,
         interface=Interfaces.ASGI,
         address=gateway.host,

@@ -1,7 +1,7 @@
 """The gateway's ASGI application: routes of the catalogue behind one envelope, services of one hub."""
 
 import functools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -23,7 +23,7 @@ from gateway.catalog import ENDPOINTS, routes
 from gateway.perimeter import perimeter
 from gateway.places import Places
 from gateway.problems import http_problem
-from gateway.routing import Services
+from gateway.routing import Endpoint, Services
 from gateway.signing import load_signer
 
 log = structlog.get_logger(__name__)
@@ -59,7 +59,7 @@ def create_app() -> Starlette:
     return build_app(settings)
 
 
-def build_app(settings: Settings) -> Starlette:
+def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> Starlette:
     """Build the application; its services open when it starts.
 
     Raises:
@@ -90,12 +90,12 @@ def build_app(settings: Settings) -> Starlette:
             yield
 
     app = Starlette(
-        routes=routes(),
+        routes=routes(endpoints),
         middleware=perimeter(settings.gateway),
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,
     )
-    app.state.endpoints = ENDPOINTS
+    app.state.endpoints = endpoints
     # Made when it is first asked for: most processes never are.
     app.state.document = functools.cache(openapi.written)
     # It would send callers to whatever their Host header names.
