@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from core.adapters.postgres.api_keys import PostgresApiKeys
+from core.adapters.postgres.key_use import KeyUse
+from core.adapters.postgres.key_verification import KeyVerifier
 from core.adapters.postgres.pool import open_pool
 from core.adapters.postgres.revocations import PostgresRevocations
 from core.errors.exceptions import Conflict, NotFound, Unauthorized, Unavailable
@@ -408,8 +410,9 @@ async def adapter(
 ) -> AsyncIterator[tuple[PostgresApiKeys, PostgresRevocations]]:
     async with open_pool(settings, {}) as postgres:
         revocations = PostgresRevocations(postgres, settings.postgres)
-        keys = PostgresApiKeys(postgres, revocations, **limits)
-        async with revocations.follow(), keys.noting_use():
+        use = KeyUse(postgres, **limits)
+        keys = PostgresApiKeys(postgres, KeyVerifier(postgres, revocations), use)
+        async with revocations.follow(), use.noting():
             yield keys, revocations
 
 
@@ -479,7 +482,7 @@ async def test_a_key_whose_client_is_gone_is_refused(settings: Settings) -> None
 
 
 async def test_when_a_key_was_last_used_is_noted_in_the_background(settings: Settings) -> None:
-    async with adapter(settings, use_noted_every_s=0.05) as (keys, _):
+    async with adapter(settings, noted_every_s=0.05) as (keys, _):
         _, secret = await stored_key(keys, settings)
         used_at_ms = time.time() * 1_000
         await keys.verify(secret)
@@ -540,7 +543,7 @@ async def test_a_flood_of_made_up_keys_leaves_connections_for_others(settings: S
             assert await work.connection.fetchval("select 1") == 1  # type: ignore[attr-defined]
         refused = await asyncio.gather(*flood, return_exceptions=True)
         assert {getattr(error, "code", error) for error in refused} == {"INVALID_KEY", "KEY_LOOK_UPS_BUSY"}
-        assert keys._looking == 0
+        assert keys._verifier._looking == 0
 
 
 async def test_a_key_that_is_being_made_while_its_parent_is_revoked_does_not_survive(
@@ -582,7 +585,7 @@ async def test_a_revoked_key_makes_no_other(settings: Settings) -> None:
 async def test_what_is_remembered_is_asked_again_after_its_time(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.adapters.postgres.api_keys.CACHED_S_MAX", 0.0)
+    monkeypatch.setattr("core.adapters.postgres.key_verification.CACHED_S_MAX", 0.0)
     async with adapter(settings) as (keys, _):
         _, secret = await stored_key(keys, settings)
         await keys.verify(secret)
@@ -592,8 +595,8 @@ async def test_what_is_remembered_is_asked_again_after_its_time(
 
 
 async def test_only_so_many_keys_are_remembered(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.adapters.postgres.api_keys.CACHED_KEYS_MAX", 2)
+    monkeypatch.setattr("core.adapters.postgres.key_verification.CACHED_KEYS_MAX", 2)
     async with adapter(settings) as (keys, _):
         for _ in range(4):
             await keys.verify((await stored_key(keys, settings))[1])
-        assert len(keys._verified) == 2
+        assert len(keys._verifier._verified) == 2
