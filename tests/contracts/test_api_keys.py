@@ -5,6 +5,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -359,15 +360,68 @@ def test_only_its_owner_rotates_a_key_but_everybody_of_the_tenant_may_revoke_it(
     assert opens(door.url, key["secret"]) == 401
 
 
-def test_disabling_a_client_ends_its_keys_everywhere(door: FrontDoor, other_url: str) -> None:
-    leaver = NewClient(client_id="leaver", secret=Secret(SECRET), tenant="demo", scopes=tuple(BOTH))
-    asyncio.run(provision(door.settings, [leaver], []))
-    with door.signed_in("leaver") as http:
-        secret = made(http)["secret"]
+@dataclass(frozen=True)
+class Given:
+    """All a client can be given."""
+
+    token: str
+    refresh_token: str
+    key: str
+
+    def opens(self, url: str) -> set[int]:
+        """Return how the gateway answers token and key."""
+        by_token = httpx.get(f"{url}/v1/keys", headers={"Authorization": f"Bearer {self.token}"})
+        return {by_token.status_code, opens(url, self.key)}
+
+    def renews(self, url: str, client: str, secret: str) -> int:
+        form = {"grant_type": "refresh_token", "refresh_token": self.refresh_token}
+        return httpx.post(f"{url}/oauth/token", data=form, auth=(client, secret)).status_code
+
+
+def given_to(door: FrontDoor, client: str) -> Given:
+    new = NewClient(client_id=client, secret=Secret(SECRET), tenant="demo", scopes=tuple(BOTH))
+    asyncio.run(provision(door.settings, [new], []))
+    form = {"grant_type": "client_credentials", "scope": "keys:read keys:write offline_access"}
+    with door.client() as http:
+        body = http.post("/oauth/token", data=form, auth=(client, SECRET)).json()
+        http.headers["Authorization"] = f"Bearer {body['access_token']}"
+        return Given(body["access_token"], body["refresh_token"], made(http)["secret"])
+
+
+def ends_everywhere(given: Given, urls: tuple[str, ...]) -> bool:
+    wait_for(
+        lambda: [given.opens(url) for url in urls] == [{401}] * 2, "every gateway refusing", timeout_s=1.0
+    )
+    return True
+
+
+def test_disabling_a_client_ends_all_it_was_given_everywhere(door: FrontDoor, other_url: str) -> None:
     urls = (door.url, other_url)
-    assert [opens(url, secret) for url in urls] == [200, 200]
+    given = given_to(door, "leaver")
+    assert [given.opens(url) for url in urls] == [{200}] * 2, "both remember it now"
     asyncio.run(provisioning.disable_client(door.settings, "leaver"))
-    assert refused_within_a_second(urls, secret)
+    assert ends_everywhere(given, urls)
+    assert {given.renews(url, "leaver", SECRET) for url in urls} <= {400, 401}
+
+
+def test_a_secret_that_leaked_is_rotated_with_all_that_was_given_for_it(
+    door: FrontDoor, other_url: str
+) -> None:
+    urls = (door.url, other_url)
+    given = given_to(door, "leaker")
+    assert [given.opens(url) for url in urls] == [{200}] * 2
+    rotation = provisioning.rotate_client_secret(door.settings, "leaker", revoke=True)
+    secret = asyncio.run(rotation).reveal()
+    assert ends_everywhere(given, urls)
+    assert {given.renews(url, "leaker", secret) for url in urls} <= {400, 401}
+
+    def let_in_again() -> bool:
+        with httpx.Client(base_url=other_url) as http:
+            form = {"grant_type": "client_credentials"}
+            token = http.post("/oauth/token", data=form, auth=("leaker", secret)).json()["access_token"]
+            return http.get("/v1/keys", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+    wait_for(let_in_again, "a new token being good", timeout_s=10)
 
 
 def test_an_expired_key_is_refused_even_while_it_is_remembered(door: FrontDoor, ours: httpx.Client) -> None:

@@ -37,6 +37,10 @@ ROWS: dict[str, str] = {
     "api_keys": "(id, tenant, owner_kind, subject, name, scopes, prefix, secret_hash, expires_at)"
     " values (gen_random_uuid(), '{tenant}', 'client', '{tenant}', 'k', '{{}}',"
     f" substr(md5('{{tenant}}'), 1, 12), {BYTES}, now() + interval '1 day')",
+    "refresh_families": "(id, tenant, client_id, scopes, expires_at)"
+    " values (md5('{tenant}')::uuid, '{tenant}', '{tenant}', '{{}}', now())",
+    "refresh_tokens": "(token_hash, tenant, family, expires_at)"
+    " values (sha256('{tenant}'::bytea), '{tenant}', md5('{tenant}')::uuid, now())",
     "dead_letters": "(id, job_id, queue, function, tenant, job, attempts, category, code, public, fingerprint,"
     " traceparent, first_failed_at, last_failed_at) values (substr(md5('{tenant}'), 1, 27), 'j', 'q', 'f', '{tenant}',"
     " '', 1, 'c', 'c', 'p', 'f', 't', now(), now())",

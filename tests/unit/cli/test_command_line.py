@@ -36,7 +36,7 @@ def certificate(**changes: object) -> Certificate:
 
 @pytest.mark.parametrize("name", main.COMMANDS)
 def test_every_listed_command_exists(name: str) -> None:
-    command = importlib.import_module(f"core.cli.{name}").command
+    command = importlib.import_module(f"core.cli.{name.replace('-', '_')}").command
     assert isinstance(command, click.Command)
     assert command.get_short_help_str(200).rstrip(".") == main.COMMANDS[name].rstrip(".") or command.help
 
