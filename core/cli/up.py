@@ -209,6 +209,7 @@ def _summary(layout: Layout) -> str:
             f"data         {layout.root}",
             f"credentials  {layout.credentials_file}",
             f"logs         {layout.logs}",
+            *([f"API          {_gateway(layout)}/docs"] if _documented(layout) else []),
             "",
             "try:",
             *(f"  {line}" for line in _commands(layout)),
@@ -216,9 +217,17 @@ def _summary(layout: Layout) -> str:
     )
 
 
+def _gateway(layout: Layout) -> str:
+    return f"http://{HOST}:{read_tree(layout.settings_file)['gateway']['port']}"
+
+
+def _documented(layout: Layout) -> bool:
+    return bool(read_tree(layout.settings_file)["gateway"].get("docs"))
+
+
 def _commands(layout: Layout) -> list[str]:
     """Return commands that work when they are pasted. The secret is read from a file, so no argument shows it."""
-    gateway = f"http://{HOST}:{read_tree(layout.settings_file)['gateway']['port']}"
+    gateway = _gateway(layout)
     secret = f"-K {shlex.quote(str(layout.curl_file))}"
     wish = recall(layout)
     symbol = quote(wish.example if wish else DEMO_SYMBOL)
