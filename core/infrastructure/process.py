@@ -12,7 +12,7 @@ M_TRIM_THRESHOLD: Final = -1
 BUFFER_BYTES_MAX: Final = 32 * 1024**2  # the most mallopt takes
 KEPT_BYTES_MAX: Final = 128 * 1024**2
 M_ARENA_MAX: Final = -8
-LARGE_BYTES_MIN: Final = 256 * 1024
+LARGE_BYTES_MIN: Final = 1024**2
 ARENAS_MAX: Final = 2
 
 
