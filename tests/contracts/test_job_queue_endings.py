@@ -13,7 +13,7 @@ import redis
 from core.adapters.redis.job_queue import RedisJobQueue
 from core.adapters.redis.job_queue_control import RedisQueueControl
 from core.errors.categories import Category
-from core.errors.exceptions import Conflict, Corrupt, NotFound, Unavailable
+from core.errors.exceptions import Conflict, Corrupt, NotFound, RateLimited, Unavailable
 from core.messages.dead_letters import DeadLetter, request_of
 from core.messages.jobs import Answer, JobStatus, SymbolQuery, TickQuery
 from core.model.retries import RetryClass
@@ -342,3 +342,48 @@ async def test_a_queues_standing_counts_what_waits_and_who_works(
         await reached(job_queue, job_id, JobStatus.FINISHED)
     idle = next(one for one in await queue_control.standings() if one.name == "database")
     assert (idle.depth, idle.workers_alive, idle.oldest_age_s) == (0, 0, None)
+
+
+async def test_a_tenant_with_too_many_jobs_under_way_is_refused_and_nobody_else(
+    job_queue: RedisJobQueue, queue_settings: Settings
+) -> None:
+    job_queue.left.under_way_max = 3
+    left = [await put(job_queue) for _ in range(3)]
+    with pytest.raises(RateLimited, match="TOO_MANY_JOBS"):
+        await put(job_queue)
+    assert isinstance(await job_queue.ask("market.ticks", TICKS, tenant="rival", timeout_ms=1), str)
+    async with working(queue_settings):
+        for job_id in left:
+            await reached(job_queue, job_id, JobStatus.FINISHED)
+
+        async def room() -> bool:
+            try:
+                return (await asked(job_queue)).rows == 1
+            except RateLimited:
+                return False
+
+        assert await until(room)
+
+
+async def test_the_oldest_answers_go_when_a_tenant_lets_too_many_lie(
+    job_queue: RedisJobQueue, queue_settings: Settings
+) -> None:
+    job_queue.left.kept_bytes_max = 3_000_000
+    left = []
+    for _ in range(2):
+        job_id = await job_queue.ask("market.quotes", TICKS, tenant="demo", timeout_ms=1)
+        assert isinstance(job_id, str)
+        left.append(job_id)
+    async with working(queue_settings):
+        assert await until(lambda: _kept(job_queue, left)) == [JobStatus.FINISHED]
+
+
+async def _kept(queue: RedisJobQueue, jobs: Sequence[str]) -> list[JobStatus] | None:
+    """Return the states of those that are still known once one is not."""
+    states = []
+    for job_id in jobs:
+        try:
+            states.append((await queue.state(job_id, tenant="demo")).status)
+        except NotFound:
+            continue
+    return states if len(states) < len(jobs) else None

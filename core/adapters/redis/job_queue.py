@@ -20,6 +20,7 @@ from arq.constants import default_queue_name
 from core.adapters.redis import job_queue_format as arq_format
 from core.adapters.redis.connection import Command, Connection, Lost
 from core.adapters.redis.job_queue_format import Job
+from core.adapters.redis.job_queue_left import LeftJobs
 from core.adapters.redis.link import Link, running
 from core.errors.exceptions import NotFound, Unavailable
 from core.messages.codec import encode
@@ -62,11 +63,13 @@ class RedisJobQueue:
         self._waiting: dict[str, _Waiting] = {}
         self._crowded: set[str] = set()
         self._look = asyncio.Event()
+        self.left = LeftJobs()
         self.commands = Link(redis, "jobs")
         self.replies = Link(redis, "replies", on_message=self._hear, on_connect=self._subscribe)
 
     async def ask(self, function: str, request: Message, *, tenant: str, timeout_ms: int) -> Answer | str:
         queue = JOBS[function].queue
+        self.left.require_room(tenant)
         job_id = f"{self._hub}:{next(self._numbers)}"
         body = encode(_job(function, request, tenant))
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -79,6 +82,7 @@ class RedisJobQueue:
         except TimeoutError:
             metrics.JOBS_OUTLASTED.labels(function).inc()
             self.commands.get()
+            self.left.leave(job_id, tenant)
             return job_id
         finally:
             self._waiting.pop(job_id, None)
@@ -125,6 +129,7 @@ class RedisJobQueue:
             self._look.clear()
             try:
                 await self._look_at_waiting(oldest_s)
+                await self._look_at_left()
             except (Unavailable, Lost, hiredis.ReplyError) as e:
                 log.debug("jobs.cannot_look", error=str(e))
 
@@ -170,7 +175,10 @@ class RedisJobQueue:
     def _hear(self, message: bytes) -> None:
         job_id, result = arq_format.parse_reply(message)
         waiting = self._waiting.get(job_id)
-        if waiting is None or waiting.answered.done():
+        if waiting is None:
+            self.left.end(job_id)
+            return
+        if waiting.answered.done():
             return
         if result:
             waiting.answered.set_result(result)
@@ -194,6 +202,20 @@ class RedisJobQueue:
                 metrics.JOBS_RESTORED.inc()
                 log.warning("jobs.restored", job=job_id, queue=waiting.queue)
                 await self.command(*enqueueing(waiting.queue, job_id, waiting.body))
+
+    async def _look_at_left(self) -> None:
+        """Let go of the oldest answers of a tenant that lets too many lie."""
+        tenants = self.left.take_ended()
+        if not tenants:
+            return
+        sizes = await self.command(*(("STRLEN", arq_format.result_key(job_id)) for job_id in tenants))
+        ended: dict[str, list[tuple[str, int]]] = {}
+        for (job_id, tenant), size_bytes in zip(tenants.items(), sizes, strict=True):
+            ended.setdefault(tenant, []).append((job_id, size_bytes))
+        for tenant, found in ended.items():
+            if dropped := self.left.keep(tenant, found):
+                log.warning("jobs.answers_dropped", tenant=tenant, answers=len(dropped))
+                self._send(("UNLINK", *(arq_format.result_key(job_id) for job_id in dropped)))
 
 
 def _job(function: str, request: Message, tenant: str) -> Job:

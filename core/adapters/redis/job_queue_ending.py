@@ -50,9 +50,14 @@ class Endings:
         self._owner = owner
         self._queue_key = arq_format.queue_key(queue.name)
 
-    async def finish(self, job_id: str, result: bytes, letter: DeadLetter | None = None) -> None:
-        """Keep the result, forget the job, tell its asker, bury its dead letter: all of it or nothing."""
-        commands = finishing(self._queue.name, self._queue.keep_s, job_id, result, letter)
+    async def finish(
+        self, job_id: str, result: bytes, letter: DeadLetter | None = None, *, plain: bool = False
+    ) -> None:
+        """Keep the result, forget the job, tell its asker, bury its dead letter: all of it or nothing.
+
+        plain: the job came through at its first attempt and never said how far it was.
+        """
+        commands = finishing(self._queue.name, self._queue.keep_s, job_id, result, letter, plain=plain)
         async with asyncio.timeout(FINISH_PATIENCE_S):
             while True:
                 connection = await self._commands.wait()
@@ -118,13 +123,19 @@ class Endings:
 
 
 def finishing(
-    queue: str, keep_s: float, job_id: str, result: bytes, letter: DeadLetter | None = None
+    queue: str,
+    keep_s: float,
+    job_id: str,
+    result: bytes,
+    letter: DeadLetter | None = None,
+    *,
+    plain: bool = False,
 ) -> list[Command]:
     """Return the transaction that ends a job."""
     commands: list[Command] = [
         ("MULTI",),
         ("ZREM", arq_format.queue_key(queue), job_id),
-        ("DEL", *arq_format.job_keys(job_id)),
+        ("DEL", *arq_format.job_keys(job_id, plain=plain)),
     ]
     if not job_id.startswith(arq_format.SCHEDULED_PREFIX):
         commands.append(("SET", arq_format.result_key(job_id), result, "PX", int(keep_s * 1_000)))

@@ -132,15 +132,10 @@ def cancel_channel(queue: str) -> str:
     return f"{queue_key(queue)}:cancel"
 
 
-def job_keys(job_id: str) -> tuple[str, ...]:
-    """Return every key that ends with the job."""
-    return (
-        claim_key(job_id),
-        attempts_key(job_id),
-        job_key(job_id),
-        progress_key(job_id),
-        failed_key(job_id),
-    )
+def job_keys(job_id: str, *, plain: bool = False) -> tuple[str, ...]:
+    """Return every key that ends with the job. plain: it came through at once and said nothing on its way."""
+    always = (claim_key(job_id), attempts_key(job_id), job_key(job_id))
+    return always if plain else (*always, progress_key(job_id), failed_key(job_id))
 
 
 def reply_channel(job_id: str) -> str | None:

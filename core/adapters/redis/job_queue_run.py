@@ -50,17 +50,6 @@ class Run:
 
 
 @dataclass(slots=True)
-class Attempt:
-    """One start of a job. body: the job as it was read; number: counts from 1, killed workers' attempts included."""
-
-    job_id: str
-    job: Job
-    body: bytes
-    number: int
-    started_at_ms: int
-
-
-@dataclass(slots=True)
 class Outcome:
     """What a run came to. value: the answer or the report of `error`."""
 
@@ -79,6 +68,11 @@ class Progress:
         self._job_id = job_id
         self._told_at_s = float("-inf")
 
+    @property
+    def told(self) -> bool:
+        """Whether anything was passed on."""
+        return self._told_at_s > float("-inf")
+
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         at_s = time.monotonic()
         if at_s - self._told_at_s < PROGRESS_INTERVAL_S and done != total:
@@ -91,3 +85,15 @@ class Progress:
         except Unavailable:
             # The next one, or the answer, is on its way.
             return
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One start of a job. body: the job as it was read; number: counts from 1, killed workers' attempts included."""
+
+    job_id: str
+    job: Job
+    body: bytes
+    number: int
+    started_at_ms: int
+    progress: Progress

@@ -193,11 +193,13 @@ class QueueWorker:
             job = arq_format.decode_job(body)
         except msgspec.DecodeError as e:
             job = Job(f=UNKNOWN, a=[], k={}, et=now_ms())
-            attempt = Attempt(job_id, job, body, number, now_ms())
+            attempt = Attempt(job_id, job, body, number, now_ms(), Progress(self._commands, job_id))
             outcome = self._failed(Corrupt("a job cannot be read", detail=str(e)), attempt)
         else:
             tracing.start(job.traceparent)
-            attempt = Attempt(job_id, job, body, max(number, job.t or 0), now_ms())
+            attempt = Attempt(
+                job_id, job, body, max(number, job.t or 0), now_ms(), Progress(self._commands, job_id)
+            )
             waited_ms = max(0, attempt.started_at_ms - job.et)
             metrics.JOB_WAIT_SECONDS.labels(self.queue.name).observe(waited_ms / 1_000)
             try:
@@ -214,8 +216,7 @@ class QueueWorker:
         try:
             function = self._function(attempt)
             timeout_s = function.timeout_s or self.queue.timeout_s
-            progress = Progress(self._commands, attempt.job_id)
-            context = {"job_id": attempt.job_id, "job_try": attempt.number, "progress": progress}
+            context = {"job_id": attempt.job_id, "job_try": attempt.number, "progress": attempt.progress}
             try:
                 async with asyncio.timeout(timeout_s):
                     return Outcome(await function.coroutine(context, *job.a, **job.k))
@@ -279,7 +280,8 @@ class QueueWorker:
             ended_at_ms=ended_at_ms,
             ok=outcome.ok,
         )
-        await self._endings.finish(attempt.job_id, result, letter)
+        plain = attempt.number == 1 and not attempt.progress.told
+        await self._endings.finish(attempt.job_id, result, letter, plain=plain)
 
     def _judge(self, attempt: Attempt, outcome: Outcome) -> Verdict:
         known = self.functions.get(attempt.job.f)
