@@ -8,14 +8,14 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from core.errors.exceptions import Corrupt
+from core.errors.exceptions import Corrupt, Defect
 from core.infrastructure.central_hub import Hub
 from core.infrastructure.error_handler import report
 from core.market.retention import enforce
 from core.messages.dead_letters import DeadLetter
 from core.messages.jobs import Answer
 from core.model.retries import RetryClass
-from core.ports import DeadLetters, Idempotency, JobFunction, QueueControl, Retention, SourceRegistry
+from core.ports import DeadLetters, Grants, Idempotency, JobFunction, QueueControl, Retention, SourceRegistry
 from core.settings import Settings
 from workers.queues import QUEUES
 
@@ -40,6 +40,7 @@ class Housekeeping:
     control: QueueControl
     letters: DeadLetters
     idempotency: Idempotency
+    grants: Grants
     ticks_days: int
 
     async def enforce_retention(self, _ctx: Mapping[str, Any], _request: Any, **_rest: Any) -> Answer:
@@ -54,10 +55,21 @@ class Housekeeping:
                 waiting = await self.control.buried(queue, MOVED_MAX)
                 if not waiting:
                     break
-                await self.letters.record([letter for one in waiting if (letter := _read(one)) is not None])
+                await self._record([letter for one in waiting if (letter := _read(one)) is not None])
                 await self.control.forget_buried(queue, waiting)
                 log.info("dead_letters.moved", queue=queue, letters=len(waiting))
         return NOTHING
+
+    async def _record(self, letters: Sequence[DeadLetter]) -> None:
+        try:
+            await self.letters.record(letters)
+        except Defect:
+            # One the ledger cannot hold must not keep the others from it.
+            for letter in letters:
+                try:
+                    await self.letters.record([letter])
+                except Defect as e:
+                    report(e, letter=letter.id, job=letter.job_id)
 
     async def purge_dead_letters(self, _ctx: Mapping[str, Any], _request: Any, **_rest: Any) -> Answer:
         """Delete the old ones."""
@@ -71,6 +83,12 @@ class Housekeeping:
             log.info("idempotency.purged", keys=purged)
         return NOTHING
 
+    async def purge_grants(self, _ctx: Mapping[str, Any], _request: Any, **_rest: Any) -> Answer:
+        """Forget families of refresh tokens whose time is over."""
+        if purged := await self.grants.purge_expired():
+            log.info("grants.purged", families=purged)
+        return NOTHING
+
 
 def functions(hub: Hub, settings: Settings) -> Sequence[JobFunction]:
     """Return the scheduled functions of the database queue."""
@@ -80,6 +98,7 @@ def functions(hub: Hub, settings: Settings) -> Sequence[JobFunction]:
         control=hub["queue_control"],
         letters=hub["dead_letters"],
         idempotency=hub["idempotency"],
+        grants=hub["grants"],
         ticks_days=settings.retention.ticks_days,
     )
     return [
@@ -91,6 +110,7 @@ def functions(hub: Hub, settings: Settings) -> Sequence[JobFunction]:
         JobFunction(
             name="idempotency.purge", run=keeping.purge_idempotency_keys, retry=RetryClass.WHEN_UNAVAILABLE
         ),
+        JobFunction(name="grants.purge", run=keeping.purge_grants, retry=RetryClass.WHEN_UNAVAILABLE),
         JobFunction(
             name="retention.enforce",
             run=keeping.enforce_retention,

@@ -49,6 +49,7 @@ SCHEDULES: Final = (
     Schedule(function="chain.probe_queues", queue="chain", every_s=10),
     Schedule(function="dead-letters.move", queue="database", every_s=2),
     Schedule(function="dead-letters.purge", queue="database", every_s=3_600),
+    Schedule(function="grants.purge", queue="database", every_s=3_600),
     Schedule(function="idempotency.purge", queue="database", every_s=3_600),
     Schedule(function="retention.enforce", queue="database", every_s=3_600),
 )

@@ -40,6 +40,7 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "queue_control",
             "dead_letters",
             "idempotency",
+            "grants",
         },
         functions=(
             "workers.market:functions",

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import httpx
+import msgspec
 import pytest
 import redis
 
@@ -70,7 +71,8 @@ async def all_letters(settings: Settings, tenant: str | None) -> list[DeadLetter
 def leave_in_redis(settings: Settings, dead: DeadLetter) -> None:
     port, database = settings.redis.port, settings.redis.database
     with redis.Redis(port=port, db=database, password=PASSWORD) as client:
-        client.rpush("arq:queue:trading:dead", encode(dead), b"nonsense", encode(dead))
+        unfit = msgspec.structs.replace(dead, id="no id of ours", public="\0")
+        client.rpush("arq:queue:trading:dead", b"nonsense", encode(unfit), encode(dead), encode(dead))
 
 
 def test_queues_say_how_they_stand(http: httpx.Client) -> None:
@@ -92,7 +94,13 @@ def test_a_waiting_job_is_gone_when_it_is_cancelled(door: FrontDoor, http: httpx
     assert http.get(f"{url}/answer").json()["code"] == "JOB_CANCELLED"
 
 
-def test_dead_letters_are_moved_into_the_ledger_once_each(door: FrontDoor) -> None:
+def waiting_letters(http: httpx.Client) -> int:
+    return sum(int(one["dead_letters_waiting"]) for one in http.get("/v1/queues").json()["items"])
+
+
+def test_dead_letters_are_moved_into_the_ledger_once_each_and_none_blocks_the_others(
+    door: FrontDoor, http: httpx.Client
+) -> None:
     dead = letter("demo")
     leave_in_redis(door.settings, dead)
 
@@ -101,6 +109,7 @@ def test_dead_letters_are_moved_into_the_ledger_once_each(door: FrontDoor) -> No
         return [one.id for one in found].count(dead.id) == 1
 
     wait_for(moved, "the letter being in the ledger", 15)
+    wait_for(lambda: waiting_letters(http) == 0, "none of them waiting any more", 15)
 
 
 def test_a_tenant_pages_through_its_dead_letters_and_no_other(
