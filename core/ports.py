@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from core.messages.wire import Notice
     from core.model.keys import ApiKey, KeySecret
     from core.model.principals import Principal
+    from core.model.rates import Rate, Verdict
     from core.model.retries import RetryClass
     from core.model.ticks import MarketCursor, Tally, TickBlock
 
@@ -512,6 +513,19 @@ class LatestQuotes(Protocol):
 
     async def get(self, source: str, symbols: Sequence[str] | None) -> Mapping[str, bytes]:
         """Return what is there of `symbols`, or all. Raises: Unavailable."""
+
+
+class RateLimiter(Protocol):
+    """Counts what callers do, for all processes together."""
+
+    def try_take(self, caller: str, rates: Sequence[Rate]) -> Verdict | None:
+        """Count one within all of `rates`, or refuse; None when that takes asking elsewhere, with `take`.
+
+        caller: any text that names whom it counts for; only its hash leaves the process.
+        """
+
+    async def take(self, caller: str, rates: Sequence[Rate]) -> Verdict:
+        """As `try_take`, and ask if need be: within a twentieth of a second, whatever is down."""
 
 
 class JobQueue(Protocol):

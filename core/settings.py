@@ -127,6 +127,24 @@ class GatewaySettings(Section, frozen=True):
     idempotency_kept_s: Annotated[int, msgspec.Meta(ge=3_600, le=31 * 86_400)] = 86_400
 
 
+class LimitsSettings(Section, frozen=True):
+    """How often the gateway may be called, by class of routes, as in `600/minute;50/second`: authenticated callers by
+    who they are, others by address (IPv6: its /64). failed: refused credentials of one address.
+
+    at_once_*: requests a process answers at a time; waiting_by_tenant_max: of them, those that wait for a worker.
+    """
+
+    public: str = "600/minute;50/second"
+    token: str = "60/minute"  # noqa: S105 - the class of /oauth/*
+    read: str = "12000/minute;500/second"
+    write: str = "1200/minute;50/second"
+    export: str = "60/minute"
+    failed: str = "60/minute"
+    at_once_max: Positive = 1_024
+    at_once_by_caller_max: Positive = 128
+    waiting_by_tenant_max: Positive = 256
+
+
 class BridgeSettings(Section, frozen=True):
     """insert_interval_ms_min: the least time between the starts of two inserts of one source, so that many small
     frames become few parts; window_*: what a connector may have unacknowledged.
@@ -212,6 +230,7 @@ class Settings(Section, frozen=True):
     redis: RedisSettings = RedisSettings()
     auth: AuthSettings = AuthSettings()
     gateway: GatewaySettings = GatewaySettings()
+    limits: LimitsSettings = LimitsSettings()
     bridge: BridgeSettings = BridgeSettings()
     worker: WorkerSettings = WorkerSettings()
     connector: ConnectorSettings = ConnectorSettings()

@@ -15,6 +15,7 @@ from core.infrastructure.open_files import room_for_connections
 from core.infrastructure.process import die_with_parent
 from core.settings import GatewaySettings
 from core.telemetry.logs import configure_logging
+from gateway.limits import declared
 from gateway.perimeter import check_exposure, perimeter
 from gateway.signing import load_signer
 
@@ -84,6 +85,7 @@ def main() -> int:
         load_signer(settings.auth)
         check_exposure(settings.gateway)
         perimeter(settings.gateway)
+        declared(settings.limits)
         serve(settings.gateway)
     except TickgateError as e:
         logging.shutdown()

@@ -20,6 +20,7 @@ from core.telemetry import metrics
 from core.telemetry.logs import configure_logging
 from gateway import openapi
 from gateway.catalog import ENDPOINTS, routes
+from gateway.limits import Limits, TenantQueue
 from gateway.perimeter import perimeter
 from gateway.places import Places
 from gateway.problems import http_problem
@@ -42,6 +43,7 @@ NEEDS: Final = frozenset(
         "revocations",
         "redis",
         "postgres",
+        "rate_limiter",
     }
 )
 START_PATIENCE_S: Final = 60.0
@@ -72,7 +74,7 @@ def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> 
         async with open_hub(settings, NEEDS, patience_s=START_PATIENCE_S) as hub:
             app.state.services = Services(
                 settings=settings,
-                queue=hub["job_queue"],
+                queue=TenantQueue(hub["job_queue"], settings.limits.waiting_by_tenant_max),
                 queue_control=hub["queue_control"],
                 dead_letters=hub["dead_letters"],
                 identity=hub["identity"],
@@ -85,6 +87,7 @@ def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> 
                 unhealthy=lambda: _unhealthy(hub),
                 answer_streams=hub["answer_streams"],
                 exports=Places(settings.gateway.exports_max),
+                limits=Limits(settings.limits, hub["rate_limiter"]),
             )
             log.info("gateway.serving")
             yield

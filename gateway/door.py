@@ -1,16 +1,21 @@
-"""A route's door: authenticate, authorise, bound the body and the time, then call the handler."""
+"""A route's door: authenticate, limit, authorise, bound the body and the time, then call the handler."""
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from core.errors.exceptions import Unavailable
+from core.model.principals import Principal
 from gateway.authentication import authenticate, authorise
 from gateway.bodies import read_body
 from gateway.idempotency import answered_once
-from gateway.routing import Call, Endpoint, Services
+from gateway.limits import caller_of
+from gateway.problems import Challenged
+from gateway.routing import Call, Endpoint, RateClass, Services
 
 
 class Door:
@@ -24,20 +29,40 @@ class Door:
         scope["state"]["route"] = endpoint.path
         request = Request(scope, receive)
         services: Services = scope["app"].state.services
+        with ExitStack() as places:
+            # An answer that is still being sent keeps its places.
+            response = await self._answered(request, services, places)
+            await response(scope, receive, send)
+
+    async def _answered(self, request: Request, services: Services, places: ExitStack) -> Response:
+        endpoint = self.endpoint
         try:
             async with asyncio.timeout(endpoint.deadline_s):
-                principal = await authenticate(endpoint.access, request, services)
-                scope["state"]["principal"] = principal
+                principal = await self._let_in(request, services, places)
                 authorise(endpoint.access, principal)
                 body = await read_body(request, endpoint.body_bytes_max)
                 call = Call(request=request, body=body, principal=principal, services=services)
                 if endpoint.idempotent:
-                    response = await answered_once(endpoint.handler, call)
-                else:
-                    response = await endpoint.handler(call)
+                    return await answered_once(endpoint.handler, call)
+                return await endpoint.handler(call)
         except TimeoutError as e:
             raise Unavailable("the answer was not ready in time", code="DEADLINE_EXCEEDED") from e
-        await response(scope, receive, send)
+
+    async def _let_in(self, request: Request, services: Services, places: ExitStack) -> Principal | None:
+        """Authenticate and count. What says whether we live is never limited."""
+        endpoint, limits = self.endpoint, services.limits
+        if endpoint.rate is RateClass.UNLIMITED:
+            return await authenticate(endpoint.access, request, services)
+        places.enter_context(limits.place())
+        try:
+            principal = await authenticate(endpoint.access, request, services)
+        except Challenged:
+            await limits.admit_failure(request)
+            raise
+        request.scope["state"]["principal"] = principal
+        await limits.admit(request, endpoint.rate.value)
+        places.enter_context(limits.place_of(caller_of(request)))
+        return principal
 
 
 class Doors:

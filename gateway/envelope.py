@@ -1,6 +1,7 @@
 """The envelope: turns every error into a problem, and adds the headers all answers carry."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,7 +33,9 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        await self._answer(scope, receive, _Sender(send, secure=scope.get("scheme") == "https"))
+        await self._answer(
+            scope, receive, _Sender(send, scope["state"], secure=scope.get("scheme") == "https")
+        )
 
     async def _answer(self, scope: Scope, receive: Receive, sender: "_Sender") -> None:
         try:
@@ -51,10 +54,11 @@ class Envelope:
 class _Sender:
     """Adds our headers to the start of the answer and remembers its status."""
 
-    __slots__ = ("_headers", "_send", "status")
+    __slots__ = ("_headers", "_send", "_state", "status")
 
-    def __init__(self, send: Send, *, secure: bool) -> None:
+    def __init__(self, send: Send, state: Mapping[str, Any], *, secure: bool) -> None:
         self._send = send
+        self._state = state
         self.status = 0
         self._headers = (*SECURITY_HEADERS, *(TRANSPORT_SECURITY if secure else ()))
 
@@ -64,5 +68,6 @@ class _Sender:
             headers = list(message.get("headers", ()))
             present = {name for name, _ in headers}
             headers += [header for header in self._headers if header[0] not in present]
+            headers += self._state.get("limit_headers", ())
             message = {**message, "headers": headers}
         await self._send(message)

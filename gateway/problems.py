@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from core.errors.categories import HANDLING, Category, Retry
-from core.errors.exceptions import Invalid, TickgateError
+from core.errors.exceptions import Invalid, RateLimited, TickgateError
 from core.messages.jobs import ErrorReport
 from core.telemetry import tracing
 
@@ -67,6 +67,14 @@ class Challenged(TickgateError):
         self.challenge = challenge
 
 
+class Limited(RateLimited):
+    """Called too often. retry_after_s: until there is room again."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("too many requests; try again later")
+        self.retry_after_s = retry_after_s
+
+
 class Unfit(Invalid):
     """Parameters that do not fit. problems: parameter name to what is wrong with it."""
 
@@ -90,7 +98,7 @@ def problem(report: ErrorReport, error: BaseException | None = None) -> Response
         # What is left of the body must not be taken for the next request.
         headers["Connection"] = "close"
     if HANDLING[report.category].retry is Retry.LATER:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
+        headers["Retry-After"] = str(error.retry_after_s if isinstance(error, Limited) else RETRY_AFTER_S)
     return _response(status, TITLES[report.category], report.code, body, headers)
 
 

@@ -24,6 +24,7 @@ from core.ports import (
     TokenVerifier,
 )
 from core.settings import Settings
+from gateway.limits import Limits
 from gateway.places import Places
 from gateway.signing import TokenSigner
 
@@ -66,6 +67,7 @@ class Services:
     unhealthy: Callable[[], Awaitable[Mapping[str, str]]]
     answer_streams: AnswerStreams
     exports: Places
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

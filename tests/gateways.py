@@ -23,7 +23,7 @@ from core.adapters.clickhouse.client import connect
 from core.infrastructure.config_manager import write_settings_file
 from core.infrastructure.provisioning import NewClient, NewSource, provision
 from core.model.principals import Scope
-from core.settings import AuthSettings, GatewaySettings, Secret, Settings, WorkerSettings
+from core.settings import AuthSettings, GatewaySettings, LimitsSettings, Secret, Settings, WorkerSettings
 from tests.engines import PASSWORD, House, bring_forward, free_port, wait_for
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -179,7 +179,15 @@ def _status(url: str) -> int:
         return 0
 
 
-def build(root: Path, house: House, redis_database: int = 0, **gateway: Any) -> FrontDoor:
+NO_LIMITS = LimitsSettings(
+    **dict.fromkeys(("public", "token", "read", "write", "export", "failed"), "1000000/minute"),  # type: ignore[arg-type]
+)
+"""For tests of something else, which ask much in little time."""
+
+
+def build(
+    root: Path, house: House, redis_database: int = 0, *, limits: LimitsSettings = NO_LIMITS, **gateway: Any
+) -> FrontDoor:
     """Write keys and settings of a gateway and a worker on `house`, with databases of their own."""
     root.mkdir(parents=True, exist_ok=True)
     name = f"t_{secrets.token_hex(6)}"
@@ -195,6 +203,7 @@ def build(root: Path, house: House, redis_database: int = 0, **gateway: Any) -> 
         redis=replace(house.settings.redis, database=redis_database),
         auth=AuthSettings(key_file=str(root / "key.json"), jwks_file=str(root / "jwks.json")),
         gateway=GatewaySettings(port=free_port(), **gateway),
+        limits=limits,
         worker=WorkerSettings(health_port=free_port()),
     )
     tree = json.loads(

@@ -92,6 +92,7 @@ PROVIDERS: Final = _table(
         requires=frozenset({"redis"}),
     ),
     Provider(name="answer_streams", opens="core.adapters.redis.answer_streams:open_answer_streams"),
+    Provider(name="rate_limiter", opens="core.adapters.redis.rate_limiter:open_rate_limiter"),
     Provider(name="job_queue", opens="core.adapters.redis.job_queue:open_job_queue"),
     Provider(
         name="queue_control",

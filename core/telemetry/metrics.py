@@ -112,6 +112,24 @@ EXPORT_BYTES: Final = Counter(
     "tickgate_export_bytes_total", "Bytes of exports written, by format", ["format"], registry=REGISTRY
 )
 
+RATE_LIMITED: Final = Counter(
+    "tickgate_rate_limited_total",
+    "Requests refused by their rate limit, by class",
+    ["group"],
+    registry=REGISTRY,
+)
+LIMITER_ALONE: Final = Gauge(
+    "tickgate_limiter_alone",
+    "1 while Redis is away and this process counts requests for itself",
+    registry=REGISTRY,
+)
+REFUSED_AT_ONCE: Final = Counter(
+    "tickgate_refused_at_once_total",
+    "Requests refused because of how many were under way, by whose limit: process, caller, tenant",
+    ["limit"],
+    registry=REGISTRY,
+)
+
 # -- queue -------------------------------------------------------------------------------------------------
 JOBS_ASKED: Final = Counter(
     "tickgate_jobs_asked_total", "Jobs put into a queue", ["function"], registry=REGISTRY
