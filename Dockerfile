@@ -1,4 +1,4 @@
-# One image, every process of the house: python -m gateway | bridge | workers database | bridge.connector.
+# One image, every process of the house: python -m gateway | bridge | workers database|trading|chain | bridge.connector.
 # The embedded engines stay out: a cluster brings its own PostgreSQL, ClickHouse and Redis or Dragonfly.
 FROM python:3.13-slim AS build
 WORKDIR /src
