@@ -21,7 +21,11 @@ from starlette.responses import Response
 from core.ports import ApiClient
 from gateway.routing import Call
 
-FIELDS_MAX: Final = 10
+FIELDS_MAX: Final = 64
+FIELDS: Final = frozenset(
+    {"grant_type", "scope", "refresh_token", "token", "token_type_hint", "client_id", "client_secret"}
+)
+"""What we read; others are ignored. Source: RFC 6749 section 3.2."""
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 AUTHENTICATION_METHODS: Final = ("client_secret_basic", "client_secret_post")
@@ -122,8 +126,9 @@ def _read_form(call: Call, needed: str) -> dict[str, str]:
         )
     except ValueError as e:
         raise InvalidRequestError("the body is no form") from e
-    form = dict(pairs)
-    if len(form) != len(pairs):
+    known = [(name, value) for name, value in pairs if name in FIELDS]
+    form = dict(known)
+    if len(form) != len(known):
         raise InvalidRequestError("a parameter is given more than once")
     if not form.get(needed):
         raise InvalidRequestError(f"{needed} is needed")

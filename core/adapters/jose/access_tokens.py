@@ -1,7 +1,7 @@
 """Verify access tokens: ours, and an external OpenID provider's if one is configured.
 
 One algorithm family, explicit keys, one spelling, every claim checked, and a bounded cache. Verifying costs ~200 us, a
-cache hit 1-2 us: an entry lives no longer than its token and no longer than CACHED_S_MAX, it ends with the keys it was
+cache hit 2-3 us: an entry lives no longer than its token and no longer than CACHED_S_MAX, it ends with the keys it was
 verified by, and each hit asks whether the token, its client or its family has been revoked in the meantime.
 """
 
