@@ -16,6 +16,7 @@ import msgspec
 from core.messages.jobs import Message
 from gateway.answers import Problem
 from gateway.catalog import ENDPOINTS
+from gateway.oauth_requests import FIELDS_MAX, FORM_TYPE
 from gateway.openapi_shared import (
     PROBLEMS,
     Json,
@@ -28,8 +29,10 @@ from gateway.parameters import wire_of
 from gateway.routing import Content, Endpoint
 
 REFERENCE: Final = "#/components/schemas/{name}"
-JSON_TYPES: Final = ("application/json", "application/problem+json", "application/x-www-form-urlencoded")
+JSON_TYPES: Final = ("application/json", "application/problem+json", FORM_TYPE)
 TEXT: Final = "text/"
+FORM: Final[Json] = {"additionalProperties": {"type": "string"}, "maxProperties": FIELDS_MAX}
+"""A form's unknown fields are ignored, but none may be there twice. Source: RFC 6749 section 3.2."""
 LAST_TAGS: Final = ("health", "docs")
 """What a reader comes for stands before what the house says of itself."""
 PATH_PARAMETERS: Final = {"id": "Its id, as it was answered."}
@@ -82,7 +85,11 @@ def _schemas(endpoints: Sequence[Endpoint]) -> Json:
         kinds += [content.schema for content in contents if content.schema is not None]
         kinds += [endpoint.query] if endpoint.query is not None else []
     unique = list(dict.fromkeys(kinds))
-    return dict(msgspec.json.schema_components(unique, ref_template=REFERENCE)[1])
+    schemas = dict(msgspec.json.schema_components(unique, ref_template=REFERENCE)[1])
+    for endpoint in endpoints:
+        if endpoint.body and endpoint.body.schema and FORM_TYPE in endpoint.body.types:
+            schemas[endpoint.body.schema.__name__] |= FORM
+    return schemas
 
 
 def _operation(endpoint: Endpoint, schemas: Json) -> Json:
