@@ -138,8 +138,19 @@ def test_a_key_of_small_order_is_no_key(point: str) -> None:
         OKPKey.generate_key("X25519", auto_kid=True).as_dict(private=False),
         {**OKPKey.generate_key("Ed25519", auto_kid=True).as_dict(private=False), "use": "enc"},
         {"kty": "OKP", "crv": "Ed25519", "x": "AAAA", "kid": "short"},
+        {**OKPKey.generate_key("Ed25519", auto_kid=True).as_dict(private=False), "key_ops": 5},
+        {"kty": ["OKP"], "crv": {}, "x": 1, "kid": "odd"},
     ],
-    ids=["short RSA", "shared secret", "odd curve", "exchange", "for encryption", "cut short"],
+    ids=[
+        "short RSA",
+        "shared secret",
+        "odd curve",
+        "exchange",
+        "for encryption",
+        "cut short",
+        "odd uses",
+        "odd types",
+    ],
 )
 def test_a_key_that_is_not_good_enough_is_left_out(key: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no key"):

@@ -68,7 +68,8 @@ def keys_of(document: Any, *, only_ed25519: bool) -> Mapping[str, PublicKey]:
 
 
 def _public_key(document: Mapping[str, Any]) -> PublicKey | None:
-    if document.get("use", "sig") != "sig" or "verify" not in document.get("key_ops", ["verify"]):
+    uses = document.get("key_ops", ["verify"])
+    if document.get("use", "sig") != "sig" or not isinstance(uses, list) or "verify" not in uses:
         return None
     if document.get("kty") == "RSA" and len(str(document.get("n", ""))) * BITS_PER_LETTER < RSA_BITS_MIN:
         return None
