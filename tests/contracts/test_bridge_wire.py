@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -361,6 +362,19 @@ async def test_the_stream_refuses_a_token_that_is_not_for_it(bridge: Bridge, cha
         await stream.recv()
         await stream.wait_closed()
         assert stream.close_code in (4401, 4403)
+
+
+async def test_a_stream_ends_when_its_token_is_revoked(bridge: Bridge, client: Wire) -> None:
+    await client.resume()
+    headers = {"Authorization": f"Bearer {bridge.token(jti='soon-revoked')}"}
+    async with connect(bridge.url + "/v1/stream", additional_headers=headers) as stream:
+        await client.batch(1, make_rows(1))
+        await stream.recv()
+        async with open_hub(bridge.settings, {"revocations"}) as hub:
+            await hub["revocations"].revoke("token:soon-revoked", time.time() + 600)
+        async with asyncio.timeout(10):
+            await stream.wait_closed()
+        assert stream.close_code == 4401
 
 
 async def test_a_foreign_tenants_quotes_are_not_streamed(bridge: Bridge, client: Wire) -> None:
