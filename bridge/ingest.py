@@ -8,6 +8,7 @@ import structlog
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from bridge.admission import Admission, Refused
+from bridge.allowance import Allowance
 from bridge.sessions import Sessions
 from bridge.sockets import closes, end
 from bridge.writer import LeaseLost, SourceWriter
@@ -20,7 +21,9 @@ from core.telemetry import metrics
 log = structlog.get_logger(__name__)
 
 LEDGER_PAUSE_S: Final = 1.0
-NOTICES_PER_CONNECTION_MAX: Final = 10_000
+NOTICES_BURST: Final = 1_000
+"""What a connector may have kept while it was away; it keeps no more."""
+NOTICES_PER_S: Final = 0.2
 CHECKSUM_MAX: Final = 2**64
 DAY_MAX: Final = 2**63 // 86_400_000 + 1
 CONTROL_FRAMES_PER_SECOND_MAX: Final = 200
@@ -38,7 +41,7 @@ class IngestConnection(WSListener):
         self._writer: SourceWriter | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._awaits_resend = False
-        self._notices = 0
+        self._notices = Allowance(burst=NOTICES_BURST, per_s=NOTICES_PER_S)
         self._unrecorded: dict[tuple[str, int], Tally] = {}
         self._recording = False
         self._control_second = 0.0
@@ -158,8 +161,8 @@ class IngestConnection(WSListener):
             self._spawn(self._record_tallies())
 
     def _on_notice(self, notice: Notice) -> None:
-        self._notices += 1
-        if self._notices > NOTICES_PER_CONNECTION_MAX:
+        if not self._notices.take(self.heard_at_s):
+            metrics.BRIDGE_NOTICES_DROPPED.inc()
             return
         log.warning(
             "connector.notice", source=self._source, code=notice.code.value, detail=notice.detail[:200]

@@ -9,9 +9,10 @@ import msgspec
 import structlog
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 
+from bridge.allowance import Allowance
 from bridge.fanout import Fanout, Newest, Quote, QuoteKey
 from bridge.sockets import closes, end
-from core.errors.exceptions import Forbidden, Invalid, TickgateError, Unauthorized
+from core.errors.exceptions import Forbidden, Invalid, RateLimited, TickgateError, Unauthorized
 from core.model.principals import Principal
 from core.ports import Clock, TokenVerifier
 from core.settings import BridgeSettings
@@ -24,7 +25,9 @@ SCOPE: Final = "market:read"
 SYMBOLS_MAX: Final = 500
 CONTROL_BYTES_MAX: Final = 16 * 1024
 HEARTBEAT_S: Final = 15.0
-CLOSE_CODES: Final = {"INVALID": 4400, "UNAUTHORIZED": 4401, "FORBIDDEN": 4403}
+MESSAGES_BURST: Final = 50
+MESSAGES_PER_S: Final = 10.0
+CLOSE_CODES: Final = {"INVALID": 4400, "UNAUTHORIZED": 4401, "FORBIDDEN": 4403, "RATE_LIMITED": 4429}
 CLOSE_INTERNAL: Final = 4500
 VERIFY_INTERVAL_MS: Final = 1_000
 """How often a running stream's token is verified again; from memory, which costs microseconds."""
@@ -74,6 +77,7 @@ class StreamConnection(WSListener):
         self._token = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
         self._verified_at_ms = 0
         self._seen: dict[QuoteKey, int] = {}
+        self._messages = Allowance(burst=MESSAGES_BURST, per_s=MESSAGES_PER_S)
         self._encoder = msgspec.json.Encoder()
         self._task: asyncio.Task[None] | None = None
 
@@ -88,10 +92,14 @@ class StreamConnection(WSListener):
             self._task.cancel()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if not closes(transport, frame) and frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
+        if closes(transport, frame) or transport.is_close_frame_sent:
+            return
+        if frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
             self._guarded(lambda: self._subscribe(frame.get_payload_as_bytes(), whole=frame.fin))
 
     def _subscribe(self, payload: bytes, *, whole: bool) -> None:
+        if not self._messages.take(self._clock.monotonic_s()):
+            raise RateLimited("too many messages; connect again and send fewer")
         if not whole or len(payload) > CONTROL_BYTES_MAX:
             raise Invalid(f"a message is whole and at most {CONTROL_BYTES_MAX} bytes")
         try:

@@ -45,6 +45,9 @@ BRIDGE_OVERLAP_ROWS: Final = Counter(
 BRIDGE_NACKS: Final = Counter(
     "tickgate_bridge_nacks_total", "Frames or connections refused, by code", ["code"], registry=REGISTRY
 )
+BRIDGE_NOTICES_DROPPED: Final = Counter(
+    "tickgate_bridge_notices_dropped_total", "NOTICEs over their limit, not kept", registry=REGISTRY
+)
 BRIDGE_UNKNOWN_OUTCOMES: Final = Counter(
     "tickgate_bridge_unknown_outcomes_total",
     "Inserts whose answer was missing and that were reconciled",

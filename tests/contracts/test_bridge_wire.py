@@ -393,3 +393,13 @@ def test_the_small_http_answers(bridge: Bridge) -> None:
         path: http_status(bridge.port, path) for path in ("/livez", "/readyz", "/metrics", "/nope", wire.PATH)
     }
     assert answers == {"/livez": 200, "/readyz": 200, "/metrics": 200, "/nope": 404, wire.PATH: 426}
+
+
+async def test_a_subscriber_that_floods_is_told_and_closed(bridge: Bridge) -> None:
+    headers = {"Authorization": f"Bearer {bridge.token()}"}
+    async with connect(bridge.url + "/v1/stream", additional_headers=headers) as stream:
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(100):
+                await stream.send('{"symbols": ["EURUSD"]}')
+        await stream.wait_closed()
+        assert (stream.close_code, stream.close_reason) == (4429, "RATE_LIMITED")

@@ -1,0 +1,69 @@
+"""How much the gateway does at once: for itself, for one caller, for one tenant."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import pytest
+
+from core.errors.exceptions import RateLimited, Unavailable
+from core.messages.jobs import Answer, JobState, Message, SymbolQuery
+from core.model.rates import Rate, Verdict
+from core.settings import LimitsSettings
+from gateway.limits import Limits, TenantQueue
+
+
+class Unasked:
+    """A limiter for tests of what needs none."""
+
+    def try_take(self, caller: str, rates: Sequence[Rate]) -> Verdict | None:
+        raise AssertionError
+
+    async def take(self, caller: str, rates: Sequence[Rate]) -> Verdict:
+        raise AssertionError
+
+
+class SilentQueue:
+    """A queue whose workers never answer."""
+
+    async def ask(self, function: str, request: Message, *, tenant: str, timeout_ms: int) -> Answer | str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def state(self, job_id: str, *, tenant: str) -> JobState:
+        raise AssertionError
+
+    async def served(self, queue: str) -> bool:
+        return True
+
+
+def test_one_more_than_the_process_may_answer_is_refused_until_one_is_done() -> None:
+    limits = Limits(LimitsSettings(at_once_max=2), Unasked())
+    with ExitStack() as places:
+        places.enter_context(limits.place())
+        with limits.place(), pytest.raises(Unavailable, match="OVERLOADED"):
+            places.enter_context(limits.place())
+        places.enter_context(limits.place())
+
+
+def test_one_more_than_a_caller_may_have_is_refused_and_nobody_else_is() -> None:
+    limits = Limits(LimitsSettings(at_once_by_caller_max=1), Unasked())
+    with limits.place_of("a"):
+        with pytest.raises(RateLimited, match="TOO_MANY_AT_ONCE"), limits.place_of("a"):
+            pass
+        with limits.place_of("b"):
+            pass
+    with limits.place_of("a"):
+        pass
+
+
+async def test_a_tenant_that_waits_for_too_much_is_refused_and_no_other_tenant_is() -> None:
+    queue = TenantQueue(SilentQueue(), 1)
+    asked = [asyncio.create_task(queue.ask("f", SymbolQuery(), tenant=t, timeout_ms=1)) for t in ("a", "b")]
+    await asyncio.sleep(0)
+    with pytest.raises(RateLimited, match="TENANT_QUEUE_FULL"):
+        await queue.ask("f", SymbolQuery(), tenant="a", timeout_ms=1)
+    assert not any(task.done() for task in asked)
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
