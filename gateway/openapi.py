@@ -32,7 +32,7 @@ REFERENCE: Final = "#/components/schemas/{name}"
 JSON_TYPES: Final = ("application/json", "application/problem+json", FORM_TYPE)
 TEXT: Final = "text/"
 FORM: Final[Json] = {"additionalProperties": {"type": "string"}, "maxProperties": FIELDS_MAX}
-"""A form's unknown fields are ignored, but none may be there twice. Source: RFC 6749 section 3.2."""
+"""A form holds so many fields at most, each of them a text; those nobody knows are ignored."""
 LAST_TAGS: Final = ("health", "docs")
 """What a reader comes for stands before what the house says of itself."""
 PATH_PARAMETERS: Final = {"id": "Its id, as it was answered."}

@@ -13,7 +13,7 @@ from gateway.routing import Access, Endpoint, RateClass
 Json = dict[str, Any]
 
 _ALWAYS: Final = ("X-Request-Id", "traceresponse")
-_LIMITED: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+_LIMITED: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "RateLimit-Policy")
 _COUNT: Final[Mapping[str, Any]] = {"type": "integer", "minimum": 0}
 
 RESPONSE_HEADERS: Final[Mapping[str, Json]] = {
@@ -33,6 +33,10 @@ RESPONSE_HEADERS: Final[Mapping[str, Json]] = {
     "Content-Disposition": {
         "description": "The name of the file.",
         "schema": {"type": "string", "pattern": '^attachment; filename="[\\w.-]+"$'},
+    },
+    "RateLimit-Policy": {
+        "description": "Every window there is: how many requests, and `w`, its seconds.",
+        "schema": {"type": "string"},
     },
     "Retry-After": {"description": "Seconds to wait before asking again.", "schema": _COUNT},
     "Link": {"description": 'The next page, `rel="next"`.', "schema": {"type": "string"}},

@@ -45,6 +45,12 @@ ASKED = {
     "/.well-known/oauth-authorization-server": "/.well-known/oauth-authorization-server",
 }
 DOCUMENT = openapi.document()
+EVERYWHERE = {
+    # What HTTP itself and every answer's envelope carry is not said again for each route.
+    *("content-type", "content-length", "transfer-encoding", "date", "server", "connection", "vary"),
+    *("cache-control", "content-security-policy", "cross-origin-resource-policy", "referrer-policy"),
+    *("x-content-type-options", "x-frame-options"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +103,13 @@ def test_an_answer_is_as_promised(http: httpx.Client, endpoint: Endpoint) -> Non
     assert answer.status_code == 200, answer.text
     hold(answer, endpoint.path)
     assert answer.json().get("items") != [], "an empty list proves nothing"
+
+
+@pytest.mark.parametrize("endpoint", LISTED, ids=lambda endpoint: endpoint.path)
+def test_an_answer_carries_no_header_that_is_not_documented(http: httpx.Client, endpoint: Endpoint) -> None:
+    answer = http.get(ASKED[endpoint.path], headers={"Prefer": "wait=5"})
+    documented = DOCUMENT["paths"][endpoint.path]["get"]["responses"]["200"]["headers"]
+    assert set(answer.headers) - {name.lower() for name in documented} <= EVERYWHERE
 
 
 @pytest.mark.parametrize("form", ["csv", "arrow", "parquet"])
