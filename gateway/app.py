@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,6 +26,7 @@ from gateway.perimeter import perimeter
 from gateway.places import Places
 from gateway.problems import http_problem
 from gateway.routing import Endpoint, Services
+from gateway.shortcuts import Shortcuts
 from gateway.signing import load_signer
 
 log = structlog.get_logger(__name__)
@@ -92,9 +94,10 @@ def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> 
             log.info("gateway.serving")
             yield
 
+    table = routes(endpoints)
     app = Starlette(
-        routes=routes(endpoints),
-        middleware=perimeter(settings.gateway),
+        routes=table,
+        middleware=[*perimeter(settings.gateway), Middleware(Shortcuts, routes=table)],
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,
     )

@@ -13,6 +13,8 @@ from gateway.problems import Challenged
 from gateway.routing import Access, Services
 
 KEY_HEADER: Final = "X-API-Key"
+KEY_HEADER_BYTES: Final = b"x-api-key"
+CREDENTIAL_HEADERS: Final = frozenset({b"authorization", KEY_HEADER_BYTES})
 
 
 async def authenticate(access: Access | Scope, request: Request, services: Services) -> Principal | None:
@@ -56,14 +58,16 @@ async def _verified(request: Request, services: Services) -> Principal:
 
 def _credential(request: Request) -> str:
     """Return the one token or key the request carries; never what is in its URL."""
-    tokens = request.headers.getlist("authorization")
-    keys = request.headers.getlist(KEY_HEADER)
-    if len(tokens) + len(keys) > 1:
+    # One pass over what came; asking by name costs a pass each.
+    given = [(name, value) for name, value in request.scope["headers"] if name in CREDENTIAL_HEADERS]
+    if len(given) > 1:
         raise Challenged(
             Unauthorized("one credential is enough: a token or a key, once", code="CREDENTIALS_AMBIGUOUS"),
             'Bearer realm="tickgate", error="invalid_request"',
         )
-    credential = keys[0].strip() if keys else _bearer(request)
+    name, value = given[0] if given else (b"", b"")
+    text = value.decode("latin-1")
+    credential = text.strip() if name == KEY_HEADER_BYTES else _bearer_of(text)
     if not credential:
         raise Challenged(
             Unauthorized(
@@ -72,7 +76,7 @@ def _credential(request: Request) -> str:
             ),
             'Bearer realm="tickgate"',
         )
-    if keys and not credential.startswith(KEY_MARK):
+    if name == KEY_HEADER_BYTES and not credential.startswith(KEY_MARK):
         raise Challenged(
             Unauthorized("the API key is not valid", code="INVALID_KEY"),
             'Bearer realm="tickgate", error="invalid_token"',
@@ -82,7 +86,11 @@ def _credential(request: Request) -> str:
 
 def _bearer(request: Request) -> str:
     values = request.headers.getlist("authorization")
-    scheme, _, token = (values[0] if len(values) == 1 else "").partition(" ")
+    return _bearer_of(values[0]) if len(values) == 1 else ""
+
+
+def _bearer_of(header: str) -> str:
+    scheme, _, token = header.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 

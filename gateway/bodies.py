@@ -2,10 +2,12 @@
 
 import asyncio
 import re
-from typing import Final, TypeVar
+from functools import cache
+from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from core.errors.exceptions import Invalid
 from gateway.problems import Unfit
@@ -15,6 +17,7 @@ Read = TypeVar("Read", bound=msgspec.Struct)
 
 BODY_TIMEOUT_S: Final = 5.0
 JSON_TYPE: Final = "application/json"
+FRAMING_HEADERS: Final = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
 _FIELD: Final = re.compile(r"(.*?) - at `\$\.?([\w\[\].]*)", re.DOTALL)
 
 
@@ -34,28 +37,40 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
         Invalid: encoded (BODY_ENCODED), too large (BODY_TOO_LARGE), too slow (BODY_TOO_SLOW) or not what its
             framing says (BODY_BROKEN).
     """
-    length = request.headers.get("content-length", "")
+    told = {name: value for name, value in request.scope["headers"] if name in FRAMING_HEADERS}
+    length, encoding = told.get(b"content-length", b""), told.get(b"content-encoding", b"identity")
     if bytes_max == 0:
         # Nothing here reads it, but something in front of us might; a body nobody expects is a second request.
-        if length.strip("0") or "transfer-encoding" in request.headers:
+        if length.strip(b"0") or b"transfer-encoding" in told:
             raise Invalid("this route takes no body", code="BODY_TOO_LARGE")
         return b""
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if encoding != b"identity":
         raise Invalid("encoded bodies are not taken", code="BODY_ENCODED")
-    if length.isdecimal() and int(length) > bytes_max:
+    if length.isdigit() and int(length) > bytes_max:
         raise _too_large(bytes_max)
-    body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > bytes_max:
-                    raise _too_large(bytes_max)
+            return await _whole(request.receive, bytes_max)
     except TimeoutError as e:
         raise Invalid(f"the body did not arrive within {BODY_TIMEOUT_S:g} s", code="BODY_TOO_SLOW") from e
     except ClientDisconnect as e:
         raise Invalid("the body ended too early, or its chunks are none", code="BODY_BROKEN") from e
-    return bytes(body)
+
+
+async def _whole(receive: Receive, bytes_max: int) -> bytes:
+    message = await receive()
+    body = message.get("body", b"")
+    if message["type"] != "http.disconnect" and not message.get("more_body") and len(body) <= bytes_max:
+        return bytes(body)
+    gathered = bytearray()
+    while message["type"] != "http.disconnect":
+        gathered += message.get("body", b"")
+        if len(gathered) > bytes_max:
+            raise _too_large(bytes_max)
+        if not message.get("more_body"):
+            return bytes(gathered)
+        message = await receive()
+    raise ClientDisconnect
 
 
 def _too_large(bytes_max: int) -> Invalid:
@@ -71,7 +86,21 @@ def parse_json(call: Call, kind: type[Read]) -> Read:
     if call.body and _media_type(call.request) != JSON_TYPE:
         raise Invalid(f"the body must be {JSON_TYPE}", code="BODY_TYPE")
     try:
-        return msgspec.convert(_decode(call.body), kind)
+        read: Read = _decoder(kind).decode(call.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _converted(call.body, kind)
+    return read
+
+
+@cache
+def _decoder(kind: type[Any]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+def _converted(body: bytes, kind: type[Read]) -> Read:
+    """Read once more, whole numbers with a point allowed, and say what does not fit."""
+    try:
+        return msgspec.convert(_decode(body), kind)
     except msgspec.ValidationError as e:
         found = _FIELD.match(str(e))
         problem = {found[2]: found[1]} if found else {"body": str(e)}
@@ -81,4 +110,7 @@ def parse_json(call: Call, kind: type[Read]) -> Read:
 
 
 def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            return str(value.decode("latin-1")).partition(";")[0].strip().lower()
+    return ""

@@ -9,7 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.infrastructure import error_handler
 from gateway.problems import Challenged, http_problem, problem
 
-SECURITY_HEADERS: Final = (
+Headers = tuple[tuple[bytes, bytes], ...]
+
+SECURITY_HEADERS: Final[Headers] = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
@@ -19,8 +21,10 @@ SECURITY_HEADERS: Final = (
     # Otherwise the server would name itself and what it is built with.
     (b"server", b"tickgate"),
 )
-TRANSPORT_SECURITY: Final = ((b"strict-transport-security", b"max-age=31536000; includeSubDomains"),)
+TRANSPORT_SECURITY: Final[Headers] = ((b"strict-transport-security", b"max-age=31536000; includeSubDomains"),)
 """Only over TLS, ours or a trusted proxy's: over plain HTTP it must not be sent. Source: RFC 6797 section 7.2."""
+SECURED_HEADERS: Final[Headers] = SECURITY_HEADERS + TRANSPORT_SECURITY
+NAMES: Final = frozenset(name for name, _ in SECURED_HEADERS)
 
 
 class Envelope:
@@ -60,14 +64,15 @@ class _Sender:
         self._send = send
         self._state = state
         self.status = 0
-        self._headers = (*SECURITY_HEADERS, *(TRANSPORT_SECURITY if secure else ()))
+        self._headers = SECURED_HEADERS if secure else SECURITY_HEADERS
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = list(message.get("headers", ()))
-            present = {name for name, _ in headers}
-            headers += [header for header in self._headers if header[0] not in present]
-            headers += self._state.get("limit_headers", ())
-            message = {**message, "headers": headers}
+            present = {name for name, _ in message.get("headers", ())}
+            ours = self._headers
+            if not NAMES.isdisjoint(present):
+                ours = tuple(header for header in ours if header[0] not in present)
+            limits = self._state.get("limit_headers", ())
+            message = {**message, "headers": [*message.get("headers", ()), *ours, *limits]}
         await self._send(message)

@@ -4,10 +4,13 @@ They go past the log's pipeline, which costs four times as much (15 us against 4
 add is here already, and what it would hide must not get in, so their fields are numbers and names of ours.
 """
 
+import asyncio
 import logging
 import sys
+import time
 from datetime import UTC, datetime
-from typing import Final
+from functools import lru_cache
+from typing import BinaryIO, Final
 
 import msgspec
 import structlog
@@ -30,7 +33,14 @@ class Line(msgspec.Struct, kw_only=True):
 
 
 def now() -> str:
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    at_us = time.time_ns() // 1_000
+    return f"{_second(at_us // 1_000_000)}.{at_us % 1_000_000:06}Z"
+
+
+@lru_cache(1)
+def _second(epoch_s: int) -> str:
+    # Written out once a second: it is the dearest part of a line.
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def wanted() -> bool:
@@ -41,4 +51,25 @@ def wanted() -> bool:
 def write(line: Line) -> None:
     out = sys.stdout.buffer
     out.write(_encode(line) + b"\n")
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        out.flush()
+        return
+    if _flushes.on is not loop:
+        _flushes.on = loop
+        loop.call_soon(_flush, out)
+
+
+class _Flushes:
+    """on: the loop whose present turn ends with a flush, so that lines of one turn leave in one write."""
+
+    on: asyncio.AbstractEventLoop | None = None
+
+
+_flushes: Final = _Flushes()
+
+
+def _flush(out: BinaryIO) -> None:
+    _flushes.on = None
     out.flush()
