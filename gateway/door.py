@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import ExitStack
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +12,7 @@ from core.model.principals import Principal
 from gateway.authentication import authenticate, authorise
 from gateway.bodies import read_body
 from gateway.idempotency import answered_once
-from gateway.limits import caller_of
+from gateway.limits import Limits, caller_of
 from gateway.problems import Challenged
 from gateway.routing import Call, Endpoint, RateClass, Services
 
@@ -29,12 +28,15 @@ class Door:
         scope["state"]["route"] = endpoint.path
         request = Request(scope, receive)
         services: Services = scope["app"].state.services
-        with ExitStack() as places:
+        places = Places(services.limits)
+        try:
             # An answer that is still being sent keeps its places.
             response = await self._answered(request, services, places)
             await response(scope, receive, send)
+        finally:
+            places.leave()
 
-    async def _answered(self, request: Request, services: Services, places: ExitStack) -> Response:
+    async def _answered(self, request: Request, services: Services, places: "Places") -> Response:
         endpoint = self.endpoint
         try:
             async with asyncio.timeout(endpoint.deadline_s):
@@ -48,21 +50,47 @@ class Door:
         except TimeoutError as e:
             raise Unavailable("the answer was not ready in time", code="DEADLINE_EXCEEDED") from e
 
-    async def _let_in(self, request: Request, services: Services, places: ExitStack) -> Principal | None:
+    async def _let_in(self, request: Request, services: Services, places: "Places") -> Principal | None:
         """Authenticate and count. What says whether we live is never limited."""
         endpoint, limits = self.endpoint, services.limits
         if endpoint.rate is RateClass.UNLIMITED:
             return await authenticate(endpoint.access, request, services)
-        places.enter_context(limits.place())
+        places.take()
         try:
             principal = await authenticate(endpoint.access, request, services)
         except Challenged:
             await limits.admit_failure(request)
             raise
         request.scope["state"]["principal"] = principal
-        await limits.admit(request, endpoint.rate.value)
-        places.enter_context(limits.place_of(caller_of(request)))
+        caller = caller_of(request)
+        await limits.admit(request, caller, endpoint.rate)
+        places.take_of(caller)
         return principal
+
+
+class Places:
+    """What one request occupies while it is answered: a place of the process, and one of its caller's."""
+
+    __slots__ = ("_caller", "_limits", "_taken")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._taken = False
+        self._caller: str | None = None
+
+    def take(self) -> None:
+        self._limits.take_place()
+        self._taken = True
+
+    def take_of(self, caller: str) -> None:
+        self._limits.take_place_of(caller)
+        self._caller = caller
+
+    def leave(self) -> None:
+        if self._caller is not None:
+            self._limits.leave_place_of(self._caller)
+        if self._taken:
+            self._limits.leave_place()
 
 
 class Doors:

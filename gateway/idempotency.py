@@ -7,11 +7,11 @@ again. A handler whose effect must not happen twice therefore writes it inside `
 answer commit together. Source: draft-ietf-httpapi-idempotency-key-header.
 """
 
-import dataclasses
 import hashlib
 import re
 from typing import Final
 
+import msgspec
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
@@ -49,7 +49,7 @@ async def answered_once(handler: Handler, call: Call) -> Response:
         metrics.IDEMPOTENT_REQUESTS.labels("replayed").inc()
         return Response(found.body, found.status, {**found.headers, REPLAYED: "true"})
     try:
-        response = await handler(dataclasses.replace(call, claim=found))
+        response = await handler(msgspec.structs.replace(call, claim=found))
     except TickgateError as e:
         cause = e.error if isinstance(e, Challenged) else e
         refusal = problem(report_of(cause), e)

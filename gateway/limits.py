@@ -7,8 +7,7 @@ slowapi's own engine asks Redis synchronously, once a request. A key is a caller
 
 import functools
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from limits import RateLimitItem
@@ -98,42 +97,38 @@ class Limits:
         self._at_once = 0
         self._at_once_by_caller: dict[str, int] = {}
 
-    async def admit(self, request: Request, group: str) -> None:
+    async def admit(self, request: Request, caller: str, group: str) -> None:
         """Count a request. Raises: Limited."""
-        await self._count(request, caller_of(request), group)
+        await self._count(request, caller, group)
 
     async def admit_failure(self, request: Request) -> None:
         """Count a refused credential, by address: a valid one from there is still let in. Raises: Limited."""
         await self._count(request, address_of(request), FAILED)
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Be one of the requests this process answers. Raises: Unavailable."""
+    def take_place(self) -> None:
+        """Be one of the requests this process answers, until `leave_place`. Raises: Unavailable."""
         if self._at_once >= self._settings.at_once_max:
             metrics.REFUSED_AT_ONCE.labels("process").inc()
             raise Unavailable("too many requests at once; try again soon", code="OVERLOADED")
         self._at_once += 1
-        try:
-            yield
-        finally:
-            self._at_once -= 1
 
-    @contextmanager
-    def place_of(self, caller: str) -> Iterator[None]:
-        """Be one of the requests of one caller. Raises: RateLimited."""
+    def leave_place(self) -> None:
+        self._at_once -= 1
+
+    def take_place_of(self, caller: str) -> None:
+        """Be one of the requests of one caller, until `leave_place_of`. Raises: RateLimited."""
         taken = self._at_once_by_caller.get(caller, 0)
         if taken >= self._settings.at_once_by_caller_max:
             metrics.REFUSED_AT_ONCE.labels("caller").inc()
             raise RateLimited("too many of your requests at once", code="TOO_MANY_AT_ONCE")
         self._at_once_by_caller[caller] = taken + 1
-        try:
-            yield
-        finally:
-            left = self._at_once_by_caller[caller] - 1
-            if left:
-                self._at_once_by_caller[caller] = left
-            else:
-                del self._at_once_by_caller[caller]
+
+    def leave_place_of(self, caller: str) -> None:
+        left = self._at_once_by_caller[caller] - 1
+        if left:
+            self._at_once_by_caller[caller] = left
+        else:
+            del self._at_once_by_caller[caller]
 
     async def _count(self, request: Request, caller: str, group: str) -> None:
         rates = self._rates[group]

@@ -70,8 +70,7 @@ class Services:
     limits: Limits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One request that was let in. principal: None on routes that need no token.
 
     claim: the right to do it, on idempotent routes; a handler may do its writes within `claim.work()`.

@@ -1,11 +1,11 @@
 """How often something may happen: a rate, its sliding window's arithmetic, and what a caller is told."""
 
 import math
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
     """At most `count` in `period_s` seconds. group: which limit it belongs to, as in `read`."""
 
     group: str
@@ -34,8 +34,7 @@ class Rate:
         return min(at_s + self.period_s / min(previous, self.count), float(end_s))
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """Whether it may happen now, and how the strictest of its rates stands.
 
     reset_s: until the window ends; retry_after_s: until there is room again, 0 where there is.

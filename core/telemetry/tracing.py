@@ -8,8 +8,9 @@ import random
 import re
 import secrets
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 _TRACEPARENT: Final = re.compile(
     r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
@@ -22,8 +23,7 @@ _INVALID_SPAN: Final = "0" * 16
 _random: Final = random.Random(secrets.randbits(256))  # noqa: S311 - ids must be unlikely to repeat, not secret
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(msgspec.Struct, frozen=True):
     """One hop of a trace. span_id: this hop. flags: the caller's sampling flags."""
 
     trace_id: str

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from tests.benchmarks.rig.gateway_apps import PATH
-from tests.benchmarks.rig.load import Burst, Request, burst, describe
+from tests.benchmarks.rig.load import UNLIMITED, Burst, Request, burst, describe
 from tests.benchmarks.rig.peer_packages import peers_python
 from tests.benchmarks.rig.processes import ROOT, cpu_s, memory_bytes
 from tests.engines import PASSWORD, free_port, listens, running_house, wait_for
@@ -64,11 +64,7 @@ def measured(port: int, token: str) -> Request:
 
 
 def application(door: FrontDoor, name: str, port: int) -> Process:
-    environment = {
-        **door.gateway.environment,
-        "TICKGATE_GATEWAY_PORT": str(port),
-        "TICKGATE_LOG_LEVEL": "info",
-    }
+    environment = {**door.gateway.environment, **UNLIMITED, "TICKGATE_GATEWAY_PORT": str(port)}
     return Process(["tests.benchmarks.rig.gateway_apps", name], environment, door.root / f"{name}.log")
 
 
