@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import pytest
 
@@ -39,22 +38,22 @@ class SilentQueue:
 
 def test_one_more_than_the_process_may_answer_is_refused_until_one_is_done() -> None:
     limits = Limits(LimitsSettings(at_once_max=2), Unasked())
-    with ExitStack() as places:
-        places.enter_context(limits.place())
-        with limits.place(), pytest.raises(Unavailable, match="OVERLOADED"):
-            places.enter_context(limits.place())
-        places.enter_context(limits.place())
+    limits.take_place()
+    limits.take_place()
+    with pytest.raises(Unavailable, match="OVERLOADED"):
+        limits.take_place()
+    limits.leave_place()
+    limits.take_place()
 
 
 def test_one_more_than_a_caller_may_have_is_refused_and_nobody_else_is() -> None:
     limits = Limits(LimitsSettings(at_once_by_caller_max=1), Unasked())
-    with limits.place_of("a"):
-        with pytest.raises(RateLimited, match="TOO_MANY_AT_ONCE"), limits.place_of("a"):
-            pass
-        with limits.place_of("b"):
-            pass
-    with limits.place_of("a"):
-        pass
+    limits.take_place_of("a")
+    with pytest.raises(RateLimited, match="TOO_MANY_AT_ONCE"):
+        limits.take_place_of("a")
+    limits.take_place_of("b")
+    limits.leave_place_of("a")
+    limits.take_place_of("a")
 
 
 async def test_a_tenant_that_waits_for_too_much_is_refused_and_no_other_tenant_is() -> None:
