@@ -1,6 +1,7 @@
 """The W3C trace context: which callers' hops are heeded, and what is passed on."""
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,13 @@ from core.telemetry import tracing
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 WRITTEN = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _leaves_no_trace() -> Iterator[None]:
+    before = tracing.CURRENT.get()
+    yield
+    tracing.CURRENT.set(before)
 
 
 @pytest.mark.parametrize(
