@@ -138,6 +138,8 @@ def _in_query(kind: type[Message], schemas: Json) -> list[Json]:
     for name in kind.__struct_fields__:
         parameter, wire = wire_of(name)
         schema = _asked(described["properties"][name])
+        if not wire.defaults:
+            schema.pop("default", None)
         row: Json = {
             "name": parameter,
             "in": "query",

@@ -65,13 +65,15 @@ class NoParameters(Message, frozen=True, kw_only=True):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:
     """How one field of a query travels. schema: JSON Schema words that replace its type's own; name: where it differs
-    from the field's."""
+    from the field's; defaults: whether the type's default is what is taken when it is left out.
+    """
 
     description: str
     parse: Callable[[str], Any] = str
     name: str = ""
     schema: Mapping[str, Any] = field(default_factory=dict)
     example: Any = None
+    defaults: bool = True
 
 
 _TIME: Final[Mapping[str, Any]] = {
@@ -105,7 +107,10 @@ WIRES: Final[Mapping[str, Wire]] = {
     ),
     "clock": Wire(description="Which clock `from` and `to` are on; rows without a known offset have no UTC."),
     "cursor": Wire(description="`next_cursor` of the page before."),
-    "format": Wire(description="How the answer is written; without it the Accept header decides, else JSON."),
+    "format": Wire(
+        description="How the answer is written; without it the Accept header decides, else JSON.",
+        defaults=False,
+    ),
     "limit": Wire(description="How many items one page may hold.", example=1_000),
     "interval": Wire(description="The length of a bar."),
     "price": Wire(

@@ -157,6 +157,21 @@ def test_two_parents_are_none(door: FrontDoor, trace_id: str) -> None:
     assert answer.headers["x-request-id"] != trace_id
 
 
+@pytest.mark.parametrize(
+    "leaked",
+    [
+        SECRET,
+        basic("demo", SECRET),
+        "Bearer abcdefghijklmnopqrst",
+        "eyJhbGciOiJFZDI1NTE5In0.eyJpc3MiOiJ0aWNrZ2F0ZSJ9.x",
+        "tgk_0123456789ab_0123456789abcdef",
+        "tgr_0123456789abcdef0123",
+    ],
+)
+def test_a_leak_would_be_found(leaked: str) -> None:
+    assert gateways.CREDENTIAL.search(json.dumps({"event": "x", "error": f"it said {leaked}"}))
+
+
 @pytest.mark.parametrize("accept", ["application/json", "text/csv"])
 def test_what_callers_send_as_secrets_is_in_no_log(door: FrontDoor, accept: str, trace_id: str) -> None:
     """The door itself looks through the logs of every run when it closes; this run has something to find."""
