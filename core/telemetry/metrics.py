@@ -3,7 +3,8 @@
 Label sets are bounded: never an order id, never free text. Times are seconds, sizes bytes, as Prometheus asks.
 """
 
-from typing import Final
+from functools import lru_cache
+from typing import Final, TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -17,6 +18,9 @@ from prometheus_client import (
     generate_latest,
 )
 
+Labelled = TypeVar("Labelled", Counter, Gauge, Histogram)
+
+SERIES_MAX: Final = 4_096
 REGISTRY: Final = CollectorRegistry()
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -204,6 +208,12 @@ REDIS_CONNECTED: Final = Gauge(
 ERRORS: Final = Counter(
     "tickgate_errors_total", "Errors by category and code", ["category", "code"], registry=REGISTRY
 )
+
+
+@lru_cache(SERIES_MAX)
+def series(metric: Labelled, *labels: str) -> Labelled:
+    """Return `metric.labels(*labels)`; finding a labelled series costs more than counting in it."""
+    return metric.labels(*labels)
 
 
 def render() -> bytes:

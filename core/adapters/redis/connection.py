@@ -66,6 +66,19 @@ class Connection(asyncio.Protocol):
         self._enqueue(commands, future)
         return await future
 
+    async def ask_within(self, timeout_s: float, *commands: Command) -> list[Any]:
+        """Do the same, but wait no longer than that. Raises: also TimeoutError; the commands may have happened."""
+        if self.lost.done():
+            raise Lost("the connection is closed")
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._enqueue(commands, future)
+        # A third of what asyncio.timeout costs, at every job; a late answer finds its future done.
+        timer = self._loop.call_later(timeout_s, _give_up, future)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
     def send(self, *commands: Command) -> None:
         """Send commands whose answers nobody needs."""
         if not self.lost.done():
@@ -143,6 +156,11 @@ class Connection(asyncio.Protocol):
                 self._watch(self._answered)
 
         self._watchdog = self._loop.call_later(self._answer_timeout_s, look)
+
+
+def _give_up(future: asyncio.Future[list[Any]]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())
 
 
 def _refusal(answers: list[Any]) -> hiredis.ReplyError | None:

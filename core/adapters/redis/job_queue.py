@@ -72,20 +72,24 @@ class RedisJobQueue:
         self.left.require_room(tenant)
         job_id = f"{self._hub}:{next(self._numbers)}"
         body = encode(_job(function, request, tenant))
-        answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[bytes] = loop.create_future()
         self._waiting[job_id] = _Waiting(queue, body, answered, time.monotonic())
         try:
             await self._enqueue(queue, job_id, body)
-            metrics.JOBS_ASKED.labels(function).inc()
-            async with asyncio.timeout(timeout_ms / 1_000):
+            metrics.series(metrics.JOBS_ASKED, function).inc()
+            timer = loop.call_later(timeout_ms / 1_000, _stop_waiting, answered)
+            try:
                 result = await answered
-        except TimeoutError:
+            finally:
+                timer.cancel()
+        finally:
+            self._waiting.pop(job_id, None)
+        if not result:
             metrics.JOBS_OUTLASTED.labels(function).inc()
             self.commands.get()
             self.left.leave(job_id, tenant)
             return job_id
-        finally:
-            self._waiting.pop(job_id, None)
         return self._deliver(job_id, result)
 
     async def state(self, job_id: str, *, tenant: str) -> JobState:
@@ -157,8 +161,7 @@ class RedisJobQueue:
     async def command(self, *commands: Command) -> list[Any]:
         """Return the commands' answers. Raises: Unavailable."""
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                return await self.commands.get().ask(*commands)
+            return await self.commands.get().ask_within(COMMAND_TIMEOUT_S, *commands)
         except (Lost, hiredis.ReplyError, TimeoutError) as e:
             raise Unavailable("the job queue does not answer", code="QUEUE_UNAVAILABLE", detail=str(e)) from e
 
@@ -216,6 +219,12 @@ class RedisJobQueue:
             if dropped := self.left.keep(tenant, found):
                 log.warning("jobs.answers_dropped", tenant=tenant, answers=len(dropped))
                 self._send(("UNLINK", *(arq_format.result_key(job_id) for job_id in dropped)))
+
+
+def _stop_waiting(answered: asyncio.Future[bytes]) -> None:
+    # No result is empty.
+    if not answered.done():
+        answered.set_result(b"")
 
 
 def _job(function: str, request: Message, tenant: str) -> Job:

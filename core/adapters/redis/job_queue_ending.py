@@ -58,6 +58,10 @@ class Endings:
         plain: the job came through at its first attempt and never said how far it was.
         """
         commands = finishing(self._queue.name, self._queue.keep_s, job_id, result, letter, plain=plain)
+        # The patience is for trouble; its timer would be a good part of what a good end costs.
+        with suppress(*TROUBLE):
+            await self._commands.get().ask(*commands)
+            return
         async with asyncio.timeout(FINISH_PATIENCE_S):
             while True:
                 connection = await self._commands.wait()

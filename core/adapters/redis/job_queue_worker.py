@@ -119,6 +119,8 @@ class QueueWorker:
                 continue
             for job_id in popped[1] if popped else ():
                 self._start(job_id.decode())
+            # Their claims leave before the next pop does.
+            await asyncio.sleep(0)
 
     async def _sweep(self) -> None:
         key = arq_format.queue_key(self.queue.name)
@@ -168,10 +170,10 @@ class QueueWorker:
         finally:
             del self._runs[job_id]
             self._changed.set()
-            metrics.JOBS_RUNNING.labels(self.queue.name).set(len(self._runs))
+            metrics.series(metrics.JOBS_RUNNING, self.queue.name).set(len(self._runs))
 
     async def _claim(self, job_id: str) -> tuple[bytes, int] | None:
-        metrics.JOBS_RUNNING.labels(self.queue.name).set(len(self._runs))
+        metrics.series(metrics.JOBS_RUNNING, self.queue.name).set(len(self._runs))
         claim, attempts = arq_format.claim_key(job_id), arq_format.attempts_key(job_id)
         connection = await self._commands.wait()
         won, body, attempt, _ = await connection.ask(
@@ -201,7 +203,7 @@ class QueueWorker:
                 job_id, job, body, max(number, job.t or 0), now_ms(), Progress(self._commands, job_id)
             )
             waited_ms = max(0, attempt.started_at_ms - job.et)
-            metrics.JOB_WAIT_SECONDS.labels(self.queue.name).observe(waited_ms / 1_000)
+            metrics.series(metrics.JOB_WAIT_SECONDS, self.queue.name).observe(waited_ms / 1_000)
             try:
                 outcome = await self._outcome(run, attempt)
             except Retry as retry:
@@ -267,8 +269,10 @@ class QueueWorker:
                 letter = await self._letter(attempt, outcome)
         ended_at_ms = now_ms()
         function = job.f if job.f in self.functions else UNKNOWN
-        metrics.JOB_RUN_SECONDS.labels(function).observe((ended_at_ms - attempt.started_at_ms) / 1_000)
-        metrics.JOBS_DONE.labels(function, _word(outcome)).inc()
+        metrics.series(metrics.JOB_RUN_SECONDS, function).observe(
+            (ended_at_ms - attempt.started_at_ms) / 1_000
+        )
+        metrics.series(metrics.JOBS_DONE, function, _word(outcome)).inc()
         write_ended(attempt, _word(outcome), ended_at_ms)
         result = arq_format.encode_result(
             job,

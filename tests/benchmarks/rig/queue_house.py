@@ -1,7 +1,7 @@
 """Our queue, stock arq and the floor: `python -m tests.benchmarks.rig.queue_house SYSTEM worker|client PORT`.
 
-The floor is the least that can be called a queue: a Redis stream read by a consumer group, answers by publish, over
-our own multiplexed connection; no claim, no retry, no time limit, no kept result.
+The floor is the least that can be called a queue: a Redis stream read by a consumer group, answers kept and published
+in one transaction, over our own multiplexed connection; no claim, lease, retry, time limit, metrics or log.
 """
 
 import asyncio
@@ -38,6 +38,7 @@ FAST_POLL_S = 0.001
 FAST_JOBS_MAX = 100
 STREAM = "floor"
 GROUP = "workers"
+KEPT_MS = 600_000
 FLOOR_TIMEOUT_S = 30.0
 
 
@@ -111,9 +112,12 @@ async def floor_worker(port: int) -> None:
             replies_to, number, body = fields[1], fields[3], fields[5]
             outcome = codec.encode(run_job(codec.decode(body)))
             answering.send(
+                ("MULTI",),
+                ("SET", b"floor:result:" + number, outcome, "PX", KEPT_MS),
                 ("XACK", STREAM, GROUP, entry),
                 ("XDEL", STREAM, entry),
                 ("PUBLISH", replies_to, number + b" " + outcome),
+                ("EXEC",),
             )
 
 
