@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -12,9 +13,21 @@ pytest_plugins = ["tests.engines", "tests.bridges", "tests.queue_engines"]
 def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("TICKGATE_") and "_TEST_" not in name]:
         del os.environ[name]
+    keep_quiet()
+
+
+def keep_quiet() -> None:
+    structlog.reset_defaults()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TICKGATE_SETTINGS_FILE", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_again() -> Iterator[None]:
+    """Undo what a command run within a test configures: its log would go to a stream that is closed by then."""
+    yield
+    keep_quiet()
