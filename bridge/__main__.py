@@ -15,6 +15,7 @@ import uvloop
 from bridge.admission import Door
 from bridge.fanout import Fanout
 from bridge.leases import LeaseKeeper
+from bridge.peers import Peers
 from bridge.server import Server, listen, tls, watch_readiness
 from bridge.sessions import Sessions
 from core.errors.exceptions import TickgateError
@@ -84,6 +85,7 @@ def _sessions(settings: Settings, hub: Hub) -> Sessions:
         fanout=Fanout(),
         clock=clock,
         settings=settings.bridge,
+        peers=Peers(settings.bridge),
     )
 
 

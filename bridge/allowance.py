@@ -12,11 +12,15 @@ class Allowance:
         self._left = float(burst)
         self._at_s = 0.0
 
-    def take(self, at_s: float) -> bool:
-        """Use one, if there is one. at_s: a monotonic clock's."""
+    def left(self, at_s: float) -> float:
+        """Return how many there are. at_s: a monotonic clock's."""
         self._left = min(self._burst, self._left + max(0.0, at_s - self._at_s) * self._per_s)
         self._at_s = at_s
-        if self._left < 1:
+        return self._left
+
+    def take(self, at_s: float) -> bool:
+        """Use one, if there is one. at_s: a monotonic clock's."""
+        if self.left(at_s) < 1:
             return False
         self._left -= 1
         return True

@@ -21,6 +21,7 @@ from core.telemetry import metrics
 log = structlog.get_logger(__name__)
 
 LEDGER_PAUSE_S: Final = 1.0
+RATE_LIMITED_RETRY_MS: Final = 5_000
 NOTICES_BURST: Final = 1_000
 """What a connector may have kept while it was away; it keeps no more."""
 NOTICES_PER_S: Final = 0.2
@@ -55,7 +56,14 @@ class IngestConnection(WSListener):
         self._transport = transport
         self.heard_at_s = self._sessions.clock.monotonic_s()
         metrics.BRIDGE_CONNECTIONS.inc()
-        self._spawn(self._expect_hello())
+        if self._sessions.peers.admit(transport, self.heard_at_s):
+            self._spawn(self._expect_hello())
+        else:
+            self._refuse(
+                Nack(
+                    code=NackCode.RATE_LIMITED, message="too many connections", retry_ms=RATE_LIMITED_RETRY_MS
+                )
+            )
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         metrics.BRIDGE_CONNECTIONS.dec()
@@ -199,6 +207,8 @@ class IngestConnection(WSListener):
                 )
                 await writer.run()
         except Refused as e:
+            if e.nack.code is NackCode.UNAUTHORIZED:
+                self._sessions.peers.note_failure(self._transport, self.heard_at_s)
             self._refuse(e.nack)
         except LeaseLost as e:
             self._refuse(Nack(code=NackCode.LEASE_LOST, message=e.public, retry_ms=1_000))

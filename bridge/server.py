@@ -65,9 +65,7 @@ class Server:
         return IngestConnection(self._sessions)
 
     def _stream(self, request: WSUpgradeRequest) -> WSListener:
-        return StreamConnection(
-            request, self._sessions.fanout, self._tokens, self._settings, self._sessions.clock
-        )
+        return StreamConnection(request, self._tokens, self._sessions)
 
     def _limited(self, gauge: Gauge, limit: int, listener: Callable[[], WSListener]) -> Answer:
         if metrics.value(gauge) >= limit:

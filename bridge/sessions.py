@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from bridge.admission import Admission, Door, Refused
 from bridge.fanout import Fanout
 from bridge.leases import LeaseKeeper
+from bridge.peers import Peers
 from bridge.writer import SourceWriter
 from core.messages.wire import Hello, Nack, NackCode
 from core.model.ticks import Quarantine, TickBlock
@@ -49,6 +50,7 @@ class Sessions:
     fanout: Fanout
     clock: Clock
     settings: BridgeSettings
+    peers: Peers
     _active: dict[str, _Active] = field(default_factory=dict)
     _handover: dict[str, asyncio.Lock] = field(default_factory=dict)
 

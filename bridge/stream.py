@@ -10,12 +10,12 @@ import structlog
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 
 from bridge.allowance import Allowance
-from bridge.fanout import Fanout, Newest, Quote, QuoteKey
+from bridge.fanout import Newest, Quote, QuoteKey
+from bridge.sessions import Sessions
 from bridge.sockets import closes, end
 from core.errors.exceptions import Forbidden, Invalid, RateLimited, TickgateError, Unauthorized
 from core.model.principals import Principal
-from core.ports import Clock, TokenVerifier
-from core.settings import BridgeSettings
+from core.ports import TokenVerifier
 from core.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -59,18 +59,12 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
 class StreamConnection(WSListener):
     """One subscriber. Nothing is queued for it: each round sends what changed, or waits while it is slow."""
 
-    def __init__(
-        self,
-        request: WSUpgradeRequest,
-        fanout: Fanout,
-        tokens: TokenVerifier,
-        settings: BridgeSettings,
-        clock: Clock,
-    ) -> None:
-        self._fanout = fanout
+    def __init__(self, request: WSUpgradeRequest, tokens: TokenVerifier, sessions: Sessions) -> None:
+        self._fanout = sessions.fanout
+        self._peers = sessions.peers
+        self._settings = sessions.settings
+        self._clock = sessions.clock
         self._tokens = tokens
-        self._settings = settings
-        self._clock = clock
         self._transport: WSTransport | None = None
         self._principal: Principal | None = None
         self._symbols = _symbols_of(request)
@@ -84,6 +78,9 @@ class StreamConnection(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
         metrics.BRIDGE_SUBSCRIBERS.inc()
+        if not self._peers.admit(transport, self._clock.monotonic_s()):
+            self._fail("RATE_LIMITED", "too many connections", CLOSE_CODES["RATE_LIMITED"])
+            return
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
@@ -118,7 +115,11 @@ class StreamConnection(WSListener):
         if not self._token or now_ms - self._verified_at_ms < VERIFY_INTERVAL_MS:
             return
         self._verified_at_ms = now_ms
-        principal = await self._tokens.verify(self._token)
+        try:
+            principal = await self._tokens.verify(self._token)
+        except Unauthorized:
+            self._peers.note_failure(self._transport, self._clock.monotonic_s())
+            raise
         if SCOPE not in principal.scopes:
             raise Forbidden(f"this stream needs the scope {SCOPE}")
         self._principal = principal

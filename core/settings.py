@@ -147,7 +147,8 @@ class LimitsSettings(Section, frozen=True):
 
 class BridgeSettings(Section, frozen=True):
     """insert_interval_ms_min: the least time between the starts of two inserts of one source, so that many small
-    frames become few parts; window_*: what a connector may have unacknowledged.
+    frames become few parts; window_*: what a connector may have unacknowledged. connects_*,
+    failures_*: of one address (IPv6: its /64); behind a TLS proxy they are the proxy's to limit.
     """
 
     host: str = "127.0.0.1"
@@ -165,6 +166,8 @@ class BridgeSettings(Section, frozen=True):
     insert_rows_max: Positive = 300_000
     insert_interval_ms_min: Annotated[int, msgspec.Meta(ge=0)] = 20
     insert_timeout_s: PositiveFloat = 30.0
+    connects_per_minute_max: Positive = 600
+    failures_per_minute_max: Positive = 60
     stream_subscribers_max: Positive = 1_000
     stream_buffer_bytes_max: Positive = 256 * 1024
     stream_interval_ms: Positive = 50

@@ -5,8 +5,6 @@ slowapi's own engine asks Redis synchronously, once a request. A key is a caller
 /v1/jobs/1 and /v1/jobs/2 share one. The limits at once are each process' own.
 """
 
-import functools
-import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -16,6 +14,7 @@ from starlette.requests import Request
 
 from core.errors.exceptions import Misconfigured, RateLimited, Unavailable
 from core.messages.jobs import Answer, JobState, Message
+from core.model.addresses import NOBODY, network
 from core.model.principals import Principal
 from core.model.rates import Rate, Verdict
 from core.ports import JobQueue, RateLimiter
@@ -23,9 +22,6 @@ from core.settings import LimitsSettings
 from core.telemetry import metrics
 from gateway.problems import Limited
 
-ADDRESSES_KNOWN_MAX: Final = 4_096
-NOBODY: Final = "nobody"
-"""The key of whoever has no address: they share one, because an empty key would mean no limit."""
 FAILED: Final = "failed"
 """The class of requests whose credential was refused."""
 CLASSES: Final = ("public", "token", "read", "write", "export", FAILED)
@@ -42,20 +38,6 @@ def caller_of(request: Request) -> str:
 def address_of(request: Request) -> str:
     """Return the network a request comes from, or NOBODY. Never empty."""
     return network(request.client.host) if request.client else NOBODY
-
-
-@functools.lru_cache(ADDRESSES_KNOWN_MAX)
-def network(host: str) -> str:
-    """Return the address, of IPv6 its /64: one subscriber has all of that."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return NOBODY
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 class _Declared(Limiter):

@@ -63,6 +63,7 @@ class NackCode(StrEnum):
     SPOOL_DIVERGED = "SPOOL_DIVERGED"
     SHUTTING_DOWN = "SHUTTING_DOWN"
     INTERNAL = "INTERNAL"
+    RATE_LIMITED = "RATE_LIMITED"
 
 
 CLOSE_CODES: Final[dict[NackCode, int]] = {
@@ -76,6 +77,7 @@ CLOSE_CODES: Final[dict[NackCode, int]] = {
     NackCode.SPOOL_DIVERGED: 4412,
     NackCode.TOO_LARGE: 4413,
     NackCode.WINDOW_EXCEEDED: 4429,
+    NackCode.RATE_LIMITED: 4430,
     NackCode.SHUTTING_DOWN: 4503,
     NackCode.STORE_UNAVAILABLE: 4504,
     NackCode.INTERNAL: 4500,

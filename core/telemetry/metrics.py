@@ -69,6 +69,11 @@ BRIDGE_CAPTURE_LAG_SECONDS: Final = Histogram(
     buckets=_LATENCY_BUCKETS_S,
     registry=REGISTRY,
 )
+BRIDGE_CONNECTS_REFUSED: Final = Counter(
+    "tickgate_bridge_connects_refused_total",
+    "Connections closed because their address connects or fails too often",
+    registry=REGISTRY,
+)
 BRIDGE_QUOTES_SKIPPED: Final = Counter(
     "tickgate_bridge_quotes_skipped_total",
     "Quotes conflated away before a subscriber saw them",

@@ -30,6 +30,7 @@ from bridge.admission import Door
 from bridge.fanout import Fanout
 from bridge.ingest import IngestConnection
 from bridge.leases import LeaseKeeper
+from bridge.peers import Peers
 from bridge.sessions import Sessions
 from core.errors.exceptions import UnknownOutcome
 from core.messages import wire
@@ -156,6 +157,9 @@ class ModelTransport:
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def get_extra_info(self, name: str) -> None:
+        return None
+
     def send(self, kind: WSMsgType, payload: bytes) -> None:
         self.sent.append(bytes(payload))
 
@@ -197,6 +201,7 @@ class IngestMachine(RuleBasedStateMachine):
             fanout=Fanout(),
             clock=clock,
             settings=options,
+            peers=Peers(options),
         )
 
     def settle(self) -> None:

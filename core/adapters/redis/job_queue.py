@@ -38,6 +38,9 @@ WAITING_MAX: Final = 10_000
 """Jobs one queue may hold; more would only be answered after their callers have gone."""
 COMMAND_TIMEOUT_S: Final = 1.0
 """Not the caller's patience: whoever does not want to wait still wants the job."""
+ENQUEUE_PATIENCE_S: Final = 2.0
+"""A Redis that restarts or fails over costs its callers this much time before it costs them an error."""
+ENQUEUE_PAUSE_S: Final = 0.05
 LOOK_INTERVAL_S: Final = 1.0
 LOOKED_AFTER_MAX: Final = 256
 """Waiting jobs looked after at a time, so that a stall does not become a storm of commands."""
@@ -148,7 +151,17 @@ class RedisJobQueue:
     async def _enqueue(self, queue: str, job_id: str, body: bytes) -> None:
         if queue in self._crowded:
             await self._require_room(queue)
-        _, _, hints = await self.command(*enqueueing(queue, job_id, body))
+        until_s = time.monotonic() + ENQUEUE_PATIENCE_S
+        while True:
+            try:
+                # Put in again, it is the same job still: it is there once.
+                _, _, hints = await self.command(*enqueueing(queue, job_id, body))
+            except Unavailable:
+                if time.monotonic() >= until_s:
+                    raise
+                await asyncio.sleep(ENQUEUE_PAUSE_S)
+            else:
+                break
         if hints > WAITING_MAX:
             self._crowded.add(queue)
 
