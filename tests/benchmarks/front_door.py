@@ -6,6 +6,7 @@ process weighs, and how long gateway and worker take from nothing to ready.
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -14,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import redis
 
+from core.adapters.redis.job_queue_format import queue_key
 from tests.benchmarks.rig.load import UNLIMITED, Burst, Request, burst, describe
 from tests.benchmarks.rig.processes import memory_bytes
 from tests.engines import House, free_port, running_house, wait_for
@@ -27,15 +30,17 @@ FLEETS = ((1, 1), (2, 1), (2, 2))
 TICKS = 2_000
 PAGE = 10
 SYMBOL = "EURUSD"
+SOURCES = ("demo", "demo2")
 
 
 def requests_of(port: int, token: str) -> dict[str, Request]:
     bearer = {"Authorization": f"Bearer {token}"}
     ticks = f"/v1/ticks?symbol={SYMBOL}&limit={PAGE}"
+    quotes = f"/v1/quotes?symbols={SYMBOL}"
     return {
-        "enqueue, 202": Request(port, "GET", ticks, {**bearer, "Prefer": "wait=0"}),
-        "quotes, from Valkey": Request(port, "GET", f"/v1/quotes?symbols={SYMBOL}", bearer),
+        "quotes, from Valkey": Request(port, "GET", quotes, bearer),
         f"{PAGE} ticks, from ClickHouse": Request(port, "GET", ticks, bearer),
+        "quotes, enqueued, 202": Request(port, "GET", quotes, {**bearer, "Prefer": "wait=0"}),
     }
 
 
@@ -63,6 +68,7 @@ def fleet(root: Path, house: House, gateways: int, workers: int) -> Iterator[tup
         process.environment |= UNLIMITED
     rows = [tick(seq, DAY_MS + seq * 100, 1.08421, 1.08423) for seq in range(1, TICKS + 1)]
     with running(door, rows):
+        quote(door)
         more = [second_worker(door) for _ in range(workers - 1)]
         try:
             yield door, [door.worker, *more]
@@ -75,8 +81,35 @@ def measure(door: FrontDoor, rounds: int, label: str) -> None:
     for name, request in requests_of(door.settings.gateway.port, door.token()).items():
         burst(request, max(CONNECTIONS), BURST_S)
         for connections in CONNECTIONS:
-            done = [burst(request, connections, BURST_S) for _ in range(rounds)]
+            done = []
+            for _ in range(rounds):
+                done.append(burst(request, connections, BURST_S))
+                wait_for(lambda: worked_off(door), "the queue being empty")
             print(f"{label:26}{name:30}{connections:6}{line(done)}", flush=True)
+
+
+def valkey(door: FrontDoor) -> redis.Redis:
+    of = door.settings.redis
+    return redis.Redis(port=of.port, db=of.database, password=of.password.reveal())
+
+
+def quote(door: FrontDoor) -> None:
+    """Let each of the tenant's sources have a newest quote, as a bridge would have left it."""
+    with valkey(door) as connection:
+        for source in SOURCES:
+            body = {
+                "symbol": SYMBOL,
+                "source": source,
+                "time_msc": DAY_MS,
+                "bid": "1.08421",
+                "ask": "1.08423",
+            }
+            connection.hset(f"tickgate:quotes:{{{source}}}", SYMBOL, json.dumps(body))
+
+
+def worked_off(door: FrontDoor) -> bool:
+    with valkey(door) as connection:
+        return connection.zcard(queue_key("database")) == 0
 
 
 def line(done: list[Burst]) -> str:
