@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final, TypeVar
+from enum import StrEnum
+from typing import Any, Final, TypeVar, get_type_hints
 
 import msgspec
 from starlette.requests import Request
@@ -153,7 +154,7 @@ def parse(request: Request, kind: type[Asked]) -> Asked:
     try:
         return msgspec.convert(fields, kind, strict=False)
     except msgspec.ValidationError as e:
-        raise _unfit(str(e)) from e
+        raise _unfit(str(e), kind) from e
 
 
 def _once_each(request: Request) -> dict[str, str]:
@@ -176,10 +177,13 @@ def _accepted(request: Request) -> Format:
     return Format.JSON
 
 
-def _unfit(text: str) -> Unfit:
+def _unfit(text: str, kind: type[Message]) -> Unfit:
     if missing := re.search(r"missing required field `(\w+)`", text):
         return Unfit("MISSING_PARAMETER", {_parameter(missing[1]): "is needed"})
     if found := _FIELD.match(text):
+        choices = get_type_hints(kind).get(found[2])
+        if isinstance(choices, type) and issubclass(choices, StrEnum):
+            return Unfit("INVALID_PARAMETER", {_parameter(found[2]): f"is one of {', '.join(choices)}"})
         return Unfit("INVALID_PARAMETER", {_parameter(found[2]): found[1]})
     return Unfit("INVALID_PARAMETER", {"query": text})
 

@@ -100,13 +100,16 @@ def replay(*, letter_id: str | None, everything: bool, data_dir: Path | None) ->
 
 
 async def _replay_all(settings: Settings) -> int:
-    failed = 0
+    failed = asked = 0
     async for one in job_operations.replay_all(settings):
         if isinstance(one, DeadLetter):
+            asked += 1
             click.echo(f"{one.id} is asked again as job {one.replay_job_id}")
         else:
             failed += 1
             click.echo(f"{one[0]} is left: {one[1]}", err=True)
+    if not asked and not failed:
+        click.echo("there are no dead letters to ask again")
     return 1 if failed else 0
 
 

@@ -21,7 +21,7 @@ PROXY = "127.0.0.2"
 CALLER = "198.51.100.7"
 HEADERS = {
     "x-content-type-options": "nosniff",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
     "x-frame-options": "DENY",

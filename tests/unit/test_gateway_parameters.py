@@ -5,10 +5,13 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 
 from core.adapters.clickhouse.cursors import BarCursor, TickCursor, read_cursor, write_cursor
 from core.errors.exceptions import Invalid
-from gateway.parameters import parse_day, parse_time
+from core.messages.jobs import BarQuery
+from gateway.parameters import parse, parse_day, parse_time
+from gateway.problems import Unfit
 
 
 @pytest.mark.parametrize(
@@ -63,3 +66,10 @@ def test_a_made_up_cursor_is_invalid_and_nothing_worse(text: str) -> None:
 def test_a_cursor_of_another_list_is_refused() -> None:
     with pytest.raises(Invalid):
         read_cursor(write_cursor(BarCursor(1, "a")), TickCursor)
+
+
+def test_a_word_that_is_none_of_ours_is_answered_with_those_that_are() -> None:
+    request = Request({"type": "http", "query_string": b"symbol=EURUSD&price=high", "headers": []})
+    with pytest.raises(Unfit) as refused:
+        parse(request, BarQuery)
+    assert refused.value.problems == {"price": "is one of auto, bid, ask, mid, last"}
