@@ -54,7 +54,7 @@ class Server:
     def measure(self) -> None:
         before_s = cpu_s(self.pid)
         done = burst(self.request, CONNECTIONS, BURST_S)
-        self.cpu_us.append((cpu_s(self.pid) - before_s) * 1e6 / done.answers)
+        self.cpu_us.append((cpu_s(self.pid) - before_s) * 1e6 / max(1, done.answers))
         self.bursts.append(done)
 
 
@@ -167,6 +167,13 @@ def race(servers: list[Server], rounds: int) -> None:
     for _ in range(rounds):
         for server in servers:
             server.measure()
+        silent = [server.name for server in servers if not server.bursts[-1].answers]
+        if silent:
+            # Its store stood still, say; a ratio to nothing means nothing.
+            print(f"a round is left out: no answer from {', '.join(silent)}", flush=True)
+            for server in servers:
+                server.bursts.pop()
+                server.cpu_us.pop()
     show(servers)
 
 
