@@ -35,10 +35,12 @@ CLOSE_EXPIRED: Final = 4401
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a subscriber may send. token: needed once, where the handshake carried none. symbols: None means all."""
+    """What a subscriber may send. token: needed once, where the handshake carried none. symbols: null means all;
+    without them what was chosen stays.
+    """
 
     token: str = ""
-    symbols: list[str] | None = None
+    symbols: list[str] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Item(Quote, frozen=True, kw_only=True):
@@ -103,9 +105,12 @@ class StreamConnection(WSListener):
             wanted = msgspec.json.decode(payload, type=Subscribe)
         except msgspec.DecodeError as e:
             raise Invalid(f"not a subscription: {e}") from e
-        if wanted.symbols is not None and len(wanted.symbols) > SYMBOLS_MAX:
-            raise Invalid(f"at most {SYMBOLS_MAX} symbols")
-        self._symbols = None if wanted.symbols is None else frozenset(wanted.symbols)
+        if wanted.symbols is None:
+            self._symbols = None
+        elif wanted.symbols is not msgspec.UNSET:
+            if len(wanted.symbols) > SYMBOLS_MAX:
+                raise Invalid(f"at most {SYMBOLS_MAX} symbols")
+            self._symbols = frozenset(wanted.symbols)
         if wanted.token:
             self._token, self._verified_at_ms = wanted.token, 0
 

@@ -119,7 +119,6 @@ class GatewaySettings(Section, frozen=True):
     proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     cors_origins: list[str] = []
     allowed_hosts: list[str] = []
-    body_bytes_max: Positive = 64 * 1024
     answer_timeout_ms: Positive = 5_000
     exports_max: Positive = 8
     metrics_token: Secret = Secret()

@@ -19,6 +19,7 @@ BODY_TIMEOUT_S: Final = 5.0
 JSON_TYPE: Final = "application/json"
 FRAMING_HEADERS: Final = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
 _FIELD: Final = re.compile(r"(.*?) - at `\$\.?([\w\[\].]*)", re.DOTALL)
+_MISSING: Final = re.compile(r"missing required field `(\w+)`")
 
 
 def _number(text: str) -> int | float:
@@ -97,14 +98,19 @@ def _decoder(kind: type[Any]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
 
+def _problem(text: str) -> dict[str, str]:
+    if missing := _MISSING.search(text):
+        return {missing[1]: "is needed"}
+    found = _FIELD.match(text)
+    return {found[2]: found[1]} if found else {"body": text}
+
+
 def _converted(body: bytes, kind: type[Read]) -> Read:
     """Read once more, whole numbers with a point allowed, and say what does not fit."""
     try:
         return msgspec.convert(_decode(body), kind)
     except msgspec.ValidationError as e:
-        found = _FIELD.match(str(e))
-        problem = {found[2]: found[1]} if found else {"body": str(e)}
-        raise Unfit("INVALID_BODY", problem) from e
+        raise Unfit("INVALID_BODY", _problem(str(e))) from e
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise Unfit("INVALID_BODY", {"body": "is no JSON"}) from e
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
@@ -336,8 +337,6 @@ async def test_a_half_closed_connection_keeps_what_it_sent(bridge: Bridge) -> No
 async def test_the_stream_carries_durable_quotes_and_counts_what_it_skips(
     bridge: Bridge, client: Wire
 ) -> None:
-    import msgspec
-
     await client.resume()
     headers = {"Authorization": f"Bearer {bridge.token()}"}
     async with connect(bridge.url + "/v1/stream?symbols=EURUSD", additional_headers=headers) as stream:
@@ -350,6 +349,17 @@ async def test_the_stream_carries_durable_quotes_and_counts_what_it_skips(
         await client.acknowledged(106)
         second = msgspec.json.decode(await stream.recv())["items"][0]
         assert (second["seq"], second["skipped"]) == (106, 4)
+
+
+async def test_a_new_token_alone_leaves_the_chosen_symbols_as_they_are(bridge: Bridge, client: Wire) -> None:
+    await client.resume()
+    async with connect(bridge.url + "/v1/stream?symbols=EURUSD") as stream:
+        await stream.send(f'{{"token": "{bridge.token()}"}}')
+        await client.batch(1, make_rows(100), symbol="OTHER")
+        await client.batch(101, make_rows(1))
+        await client.acknowledged(101)
+        quotes = msgspec.json.decode(await stream.recv())
+        assert [item["symbol"] for item in quotes["items"]] == ["EURUSD"]
 
 
 @pytest.mark.parametrize(
