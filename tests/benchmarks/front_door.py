@@ -6,7 +6,9 @@ process weighs, and how long gateway and worker take from nothing to ready.
 """
 
 import argparse
+import atexit
 import json
+import shutil
 import statistics
 import tempfile
 import time
@@ -150,6 +152,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     root = Path(tempfile.mkdtemp(prefix="tickgate-bench-"))
     root.chmod(0o711)
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     with running_house(root / "house") as house:
         print(f"{'':26}{'':30}{'conns':>6}{'p50 ms':>10}{'p99 ms':>10}{'req/s':>9}{'refused':>9}")
         for gateways, workers in FLEETS:

@@ -5,8 +5,10 @@ The route is a benchmark's own (rig/gateway_apps.py): no route of ours authentic
 """
 
 import argparse
+import atexit
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -132,6 +134,7 @@ def main() -> None:
     python = peers_python()
     root = Path(tempfile.mkdtemp(prefix="tickgate-bench-"))
     root.chmod(0o711)
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     with running_house(root / "house") as house, gateway_alone(build(root / "door", house)) as door:
         token = door.token()
         ports = {name: free_port() for name in ("gateway", "plain", "fastapi")}
