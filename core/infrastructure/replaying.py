@@ -2,7 +2,9 @@
 
 from typing import Final
 
+from core.errors.exceptions import Conflict
 from core.messages.dead_letters import DeadLetter
+from core.messages.jobs import JOBS
 from core.ports import DeadLetters, QueueControl
 
 REPLAY_PREFIX: Final = "dead."
@@ -17,10 +19,14 @@ async def replay(
     tenant: None for the operator, who may replay everybody's.
 
     Raises:
-        NotFound: no such letter. Conflict: it has been replayed. Corrupt: its job cannot be read. Unavailable.
+        NotFound: no such letter. Conflict: it has been replayed, or nobody would have its answer.
+        Corrupt: its job cannot be read. Unavailable.
     """
 
     async def put(letter: DeadLetter) -> str:
+        kind = JOBS.get(letter.function)
+        if kind is not None and not kind.replayable:
+            raise Conflict("whoever asked for it has gone; ask for it anew", code="NOT_REPLAYABLE")
         job_id = REPLAY_PREFIX + letter.id
         await control.put(job_id, letter.queue, letter.job)
         return job_id

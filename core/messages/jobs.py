@@ -250,13 +250,15 @@ class JobState(Message, frozen=True, kw_only=True):
 class JobKind:
     """A function that can be asked for. queue: who carries it, see workers/queues.py.
 
-    scope: what one must be allowed to ask it, and to be told its answer later.
+    scope: what one must be allowed to ask it, and to be told its answer later. replayable: whether asking it again
+    once it is dead reaches anybody.
     """
 
     function: str
     queue: str
     request: type[Message]
     scope: Scope
+    replayable: bool = True
 
 
 def _table(*kinds: JobKind) -> dict[str, JobKind]:
@@ -267,7 +269,14 @@ JOBS: Final = _table(
     JobKind(function="market.symbols", queue="database", request=SymbolQuery, scope=Scope.MARKET_READ),
     JobKind(function="market.quotes", queue="database", request=QuoteQuery, scope=Scope.MARKET_READ),
     JobKind(function="market.ticks", queue="database", request=TickQuery, scope=Scope.MARKET_READ),
-    JobKind(function="market.export", queue="database", request=ExportOrder, scope=Scope.MARKET_READ),
+    JobKind(
+        function="market.export",
+        queue="database",
+        request=ExportOrder,
+        scope=Scope.MARKET_READ,
+        # Its reader was connected to the run that died.
+        replayable=False,
+    ),
     JobKind(function="market.bars", queue="database", request=BarQuery, scope=Scope.MARKET_READ),
     JobKind(function="market.quarantine", queue="database", request=QuarantineQuery, scope=Scope.MARKET_READ),
     JobKind(

@@ -133,6 +133,14 @@ def test_a_tenant_pages_through_its_dead_letters_and_no_other(
     assert rival.get(f"/v1/dead-letters/{mine[0].id}").status_code == 404
 
 
+def test_what_nobody_would_read_is_not_replayed(door: FrontDoor, http: httpx.Client) -> None:
+    dead = letter("demo", "market.export", "database")
+    bury(door.settings, dead)
+    refused = http.post(f"/v1/dead-letters/{dead.id}/replay", headers=named())
+    assert (refused.status_code, refused.json()["code"]) == (409, "NOT_REPLAYABLE")
+    assert http.get(f"/v1/dead-letters/{dead.id}").json()["state"] == "dead"
+
+
 def test_a_dead_letter_is_replayed_once(door: FrontDoor, http: httpx.Client) -> None:
     dead = letter("demo", "database.probe", "database")
     bury(door.settings, dead)
