@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import secrets
 import shutil
@@ -29,9 +30,48 @@ PASSWORD = "test-password"
 
 
 def free_port() -> int:
+    """Return a port nobody listens on, and that nobody else who runs these tests is given.
+
+    Below the kernel's own range: a port from there may become some connection's local one before its server starts.
+    Who is given ports of a slice keeps its first one bound as a lock, for as long as the process lives.
+    """
+    for port in _ports:
+        if bindable(port):
+            return port
+    raise AssertionError("no free port is left")
+
+
+def free_ports(count: int) -> int:
+    """Return the first of `count` free ports in a row."""
+    while True:
+        first = free_port()
+        if all(free_port() == first + offset for offset in range(1, count)):
+            return first
+
+
+def bindable(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        # As a server would: a connection that only lingers in TIME_WAIT is not in its way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _ports_of_one_process() -> Iterator[int]:
+    for first in range(10_000, 32_000, 1_000):
+        with socket.socket() as lock:
+            try:
+                lock.bind(("127.0.0.1", first))
+            except OSError:
+                continue
+            yield from itertools.cycle(range(first + 1, first + 1_000))
+    raise AssertionError("every slice of ports is taken")
+
+
+_ports = _ports_of_one_process()
 
 
 def wait_for(fact: Callable[[], Any], what: str, timeout_s: float = START_TIMEOUT_S) -> Any:
@@ -198,8 +238,10 @@ def new_databases(house: House) -> Settings:
 __all__ = [
     "Engine",
     "House",
+    "bindable",
     "build_house",
     "free_port",
+    "free_ports",
     "house",
     "new_databases",
     "running_house",

@@ -258,7 +258,11 @@ def test_another_tenants_keys_do_not_exist(ours: httpx.Client, theirs: httpx.Cli
         assert (answer.status_code, answer.json()["code"]) == (404, "KEY_NOT_FOUND")
 
 
-@pytest.mark.parametrize("key_id", ["x", "0", str(uuid.uuid4()), str(uuid.uuid4()).upper(), "a" * 5_000])
+@pytest.mark.parametrize(
+    "key_id",
+    ["x", "0", str(uuid.uuid4()), str(uuid.uuid4()).upper(), "a" * 5_000],
+    ids=["letter", "digit", "id", "upper-case", "long"],
+)
 def test_a_key_that_does_not_exist_is_not_found(ours: httpx.Client, key_id: str) -> None:
     assert ours.delete(f"/v1/keys/{key_id}").status_code == 404
     assert post(ours, f"/v1/keys/{key_id}/rotate").status_code == 404

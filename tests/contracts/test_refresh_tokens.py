@@ -193,7 +193,7 @@ def test_nobody_revokes_what_is_not_theirs_nor_learns_of_it(http: httpx.Client, 
     assert refresh(http, first["refresh_token"]).status_code == 200
 
 
-@pytest.mark.parametrize("text", ["x", "a.b.c", new_text()])
+@pytest.mark.parametrize("text", ["x", "a.b.c", new_text()], ids=["letter", "three-parts", "token"])
 def test_revoking_what_is_no_token_is_no_error(http: httpx.Client, text: str) -> None:
     assert revoke(http, text) == 200
 

@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from tests.engines import free_port
+from tests.engines import free_ports
 from tests.recordings import (
     DAY_2014_MS,
     MT5_FILE,
@@ -53,7 +53,7 @@ class FrontDoor:
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontDoor]:
     data_dir = tmp_path_factory.mktemp("door")
-    base = free_port() % 40_000 + 10_000
+    base = free_ports(10)
     where = ["--data-dir", str(data_dir)]
     files = [MT5_FILE, *map(oanda_file, DAY_2014_MS)]
     replays = [part for file in files for part in ("--replay", str(file))]

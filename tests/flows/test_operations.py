@@ -20,6 +20,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.engines import free_ports
+
 pytestmark = pytest.mark.timeout(300)
 
 WORKERS = {"worker-trading": 7, "worker-database": 8, "worker-chain": 9}
@@ -91,23 +93,6 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("TICKGATE_")}
 
 
-def free_port_base() -> int:
-    """Return a base whose ten ports are free."""
-    for base in range(12_000 + os.getpid() % 1_000 * 8, 30_000, 10):
-        if all(bindable(base + offset) for offset in range(10)):
-            return base
-    pytest.fail("no ten free ports in a row")
-
-
-def bindable(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
 def own_command() -> tuple[str, ...]:
     script = Path(sys.executable).parent / "tickgate"
     return (str(script),) if script.exists() else (sys.executable, "-P", "-m", "core.cli.main")
@@ -118,7 +103,7 @@ def house() -> Iterator[House]:
     # Not pytest's own directory: that one is private to root, which PostgreSQL's user is not.
     home = Path(tempfile.mkdtemp(prefix="tickgate-"))
     home.chmod(0o711)
-    made = House(data=home / "data", port_base=free_port_base(), command=own_command())
+    made = House(data=home / "data", port_base=free_ports(10), command=own_command())
     yield made
     made.run("down")
     shutil.rmtree(home)
@@ -438,7 +423,7 @@ def test_an_ordinary_user_can_run_it_too(monkeypatch: pytest.MonkeyPatch) -> Non
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     command = (interpreter, "-P", "-m", "core.cli.main")
-    house = House(data=home / "data", port_base=free_port_base(), command=command, user="nobody")
+    house = House(data=home / "data", port_base=free_ports(10), command=command, user="nobody")
     try:
         done = house.up()
         assert done.returncode == 0, done.stderr
