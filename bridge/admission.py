@@ -10,7 +10,7 @@ import structlog
 from bridge.leases import LeaseKeeper
 from core.errors.exceptions import Conflict, TickgateError, Unauthorized, Unavailable
 from core.messages.wire import VERSION, Cursor, Hello, Nack, NackCode, Resume
-from core.ports import Lease, Source, SourceRegistry, TickStore
+from core.ports.ticks import Lease, Source, SourceRegistry, TickStore
 from core.settings import BridgeSettings
 
 log = structlog.get_logger(__name__)

@@ -15,7 +15,7 @@ import structlog
 
 from core.errors.exceptions import Unavailable
 from core.model.ticks import UTC_OFFSET_UNKNOWN, Quarantine, TickBlock
-from core.ports import LatestQuotes
+from core.ports.ticks import LatestQuotes
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,8 @@ from typing import Final
 import structlog
 
 from core.errors.exceptions import TickgateError
-from core.ports import Clock, Lease, SourceRegistry
+from core.ports.clocks import Clock
+from core.ports.ticks import Lease, SourceRegistry
 
 log = structlog.get_logger(__name__)
 

@@ -25,7 +25,7 @@ from bridge.stream import StreamConnection
 from core.errors.exceptions import Misconfigured
 from core.infrastructure.exposure import is_local_caller, require_tls, tls_context
 from core.messages import wire
-from core.ports import TokenVerifier
+from core.ports.access import TokenVerifier
 from core.settings import BridgeSettings
 from core.telemetry import metrics
 

@@ -13,7 +13,8 @@ from bridge.peers import Peers
 from bridge.writer import SourceWriter
 from core.messages.wire import Hello, Nack, NackCode
 from core.model.ticks import Quarantine, TickBlock
-from core.ports import Clock, SourceRegistry, TickStore
+from core.ports.clocks import Clock
+from core.ports.ticks import SourceRegistry, TickStore
 from core.settings import BridgeSettings
 from core.telemetry import metrics
 

@@ -15,7 +15,7 @@ from bridge.sessions import Sessions
 from bridge.sockets import closes, end
 from core.errors.exceptions import Forbidden, Invalid, RateLimited, TickgateError, Unauthorized
 from core.model.principals import Principal
-from core.ports import TokenVerifier
+from core.ports.access import TokenVerifier
 from core.telemetry import metrics
 
 log = structlog.get_logger(__name__)

@@ -15,7 +15,8 @@ from core.errors.exceptions import TickgateError, Unavailable, UnknownOutcome
 from core.market.validation import quarantine_reasons
 from core.messages.wire import Batch
 from core.model.ticks import TICK_DTYPE, SymbolRun, TickBlock, Ticks, slice_block, slice_runs
-from core.ports import Clock, Lease, TickInsert, TickStore
+from core.ports.clocks import Clock
+from core.ports.ticks import Lease, TickInsert, TickStore
 from core.settings import BridgeSettings
 from core.telemetry import metrics
 

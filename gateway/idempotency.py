@@ -19,7 +19,7 @@ from starlette.responses import Response
 from core.errors.categories import Category
 from core.errors.exceptions import Invalid, TickgateError, Unavailable
 from core.messages.jobs import report_of
-from core.ports import Claim, IdempotentRequest, StoredAnswer
+from core.ports.idempotency import Claim, IdempotentRequest, StoredAnswer
 from core.telemetry import metrics
 from gateway.problems import Challenged, problem
 from gateway.routing import Call, Handler

@@ -23,7 +23,7 @@ from core.model.keys import (
     new_secret,
 )
 from core.model.principals import Principal, Scope
-from core.ports import NewKey
+from core.ports.access import NewKey
 from gateway.bodies import parse_json
 from gateway.idempotency import stored
 from gateway.parameters import parse

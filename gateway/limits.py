@@ -17,7 +17,8 @@ from core.messages.jobs import Answer, JobState, Message
 from core.model.addresses import NOBODY, network
 from core.model.principals import Principal
 from core.model.rates import Rate, Verdict
-from core.ports import JobQueue, RateLimiter
+from core.ports.access import RateLimiter
+from core.ports.jobs import JobQueue
 from core.settings import LimitsSettings
 from core.telemetry import metrics
 from gateway.problems import Limited

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from core.errors.exceptions import Unauthorized
 from core.model.principals import Principal, PrincipalKind
 from core.model.refresh_tokens import hash_of
-from core.ports import ApiClient, RefreshGrant, RefreshState
+from core.ports.access import ApiClient, RefreshGrant, RefreshState
 from core.telemetry import metrics
 from gateway.oauth_requests import Asked, authenticated, respond
 from gateway.oauth_server import OFFLINE, Server

@@ -18,7 +18,7 @@ from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from authlib.oauth2.rfc6749.util import extract_basic_authorization
 from starlette.responses import Response
 
-from core.ports import ApiClient
+from core.ports.access import ApiClient
 from gateway.routing import Call
 
 FIELDS_MAX: Final = 64

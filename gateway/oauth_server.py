@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from core.model.keys import new_id
 from core.model.refresh_tokens import new_text
-from core.ports import RefreshGrant
+from core.ports.access import RefreshGrant
 from gateway.oauth_requests import AUTHENTICATION_METHODS, AskingClient, FormRequest, respond
 from gateway.signing import TokenSigner
 

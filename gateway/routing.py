@@ -10,19 +10,10 @@ from starlette.responses import Response
 
 from core.messages.jobs import Message
 from core.model.principals import Principal, Scope
-from core.ports import (
-    AnswerStreams,
-    ApiKeys,
-    Claim,
-    DeadLetters,
-    Grants,
-    Idempotency,
-    Identity,
-    JobQueue,
-    QueueControl,
-    Revocations,
-    TokenVerifier,
-)
+from core.ports.access import ApiKeys, Grants, Identity, Revocations, TokenVerifier
+from core.ports.answers import AnswerStreams
+from core.ports.idempotency import Claim, Idempotency
+from core.ports.jobs import DeadLetters, JobQueue, QueueControl
 from core.settings import Settings
 from gateway.limits import Limits
 from gateway.places import Places

@@ -13,7 +13,7 @@ from joserfc.jwk import OKPKey
 
 from core.errors.exceptions import Misconfigured, TickgateError
 from core.infrastructure.signing_keys import Key, public_half, read_keys
-from core.ports import ApiClient
+from core.ports.access import ApiClient
 from core.settings import AuthSettings
 
 log = structlog.get_logger(__name__)

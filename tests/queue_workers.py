@@ -17,7 +17,7 @@ from core.errors.exceptions import Invalid
 from core.infrastructure.config_manager import load_settings
 from core.infrastructure.error_handler import report
 from core.messages.jobs import Answer
-from core.ports import JobFunction, Schedule
+from core.ports.jobs import JobFunction, Schedule
 from core.settings import Settings
 from tests.engines import House
 from workers.queues import QUEUES

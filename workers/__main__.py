@@ -14,7 +14,7 @@ from core.infrastructure import error_handler
 from core.infrastructure.central_hub import Hub, open_hub
 from core.infrastructure.config_manager import load_settings
 from core.infrastructure.process import die_with_parent, return_large_buffers
-from core.ports import QueueLimits
+from core.ports.jobs import QueueLimits
 from core.settings import Settings
 from core.telemetry import metrics
 from core.telemetry.logs import configure_logging

@@ -14,7 +14,9 @@ from core.errors.exceptions import Invalid, Unavailable
 from core.infrastructure.central_hub import Hub
 from core.infrastructure.import_manager import resolve
 from core.messages.jobs import EXPORT_CONTENT_TYPES, Answer, ExportOrder, ExportQuery, Format
-from core.ports import AnswerStreams, AnswerWriter, JobFunction, SourceRegistry, TickPages
+from core.ports.answers import AnswerStreams, AnswerWriter
+from core.ports.jobs import JobFunction
+from core.ports.ticks import SourceRegistry, TickPages
 from core.settings import Settings, WorkerSettings
 from core.telemetry import metrics, tracing
 from workers.ownership import owned_sources

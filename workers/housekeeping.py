@@ -15,7 +15,10 @@ from core.market.retention import enforce
 from core.messages.dead_letters import DeadLetter
 from core.messages.jobs import Answer
 from core.model.retries import RetryClass
-from core.ports import DeadLetters, Grants, Idempotency, JobFunction, QueueControl, Retention, SourceRegistry
+from core.ports.access import Grants
+from core.ports.idempotency import Idempotency
+from core.ports.jobs import DeadLetters, JobFunction, QueueControl
+from core.ports.ticks import Retention, SourceRegistry
 from core.settings import Settings
 from workers.queues import QUEUES
 

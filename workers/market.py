@@ -22,7 +22,8 @@ from core.messages.jobs import (
     SymbolQuery,
     TickQuery,
 )
-from core.ports import Certifier, JobFunction, LatestQuotes, SourceRegistry, TickReader
+from core.ports.jobs import JobFunction
+from core.ports.ticks import Certifier, LatestQuotes, SourceRegistry, TickReader
 from core.settings import Settings
 from core.telemetry import tracing
 from workers.ownership import owned_sources

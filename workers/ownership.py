@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from core.errors.exceptions import NotFound
-from core.ports import SourceRegistry
+from core.ports.ticks import SourceRegistry
 
 
 async def owned_sources(registry: SourceRegistry, tenant: str, wanted: str | None) -> Sequence[str]:

@@ -11,7 +11,7 @@ import structlog
 from core.errors.exceptions import TickgateError, Unavailable
 from core.infrastructure.central_hub import Hub
 from core.messages.jobs import Answer, Probe
-from core.ports import JobFunction, JobQueue, QueueControl
+from core.ports.jobs import JobFunction, JobQueue, QueueControl
 from core.settings import Settings
 from core.telemetry import metrics, tracing
 from workers.queues import QUEUES

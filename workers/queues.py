@@ -3,7 +3,7 @@
 from typing import Final
 
 from core.model.retries import RetryClass
-from core.ports import QueueLimits, Schedule
+from core.ports.jobs import QueueLimits, Schedule
 
 QUEUES: Final[dict[str, QueueLimits]] = {
     queue.name: queue

@@ -6,7 +6,7 @@ from typing import Final
 
 from core.infrastructure.central_hub import Hub
 from core.infrastructure.import_manager import resolve
-from core.ports import JobFunction
+from core.ports.jobs import JobFunction
 from core.settings import Settings
 from workers.queues import QUEUES
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from core.errors.exceptions import Corrupt, Misconfigured
 from core.infrastructure.import_manager import resolve
-from core.ports import Schema, SchemaStep
+from core.ports.schemas import Schema, SchemaStep
 from core.settings import Settings
 
 STORES: Final[tuple[str, ...]] = ("postgres", "clickhouse")

@@ -11,7 +11,7 @@ from core.errors.exceptions import Forbidden, NotFound
 from core.infrastructure.central_hub import open_hub
 from core.model.keys import ApiKey, is_id, new_secret
 from core.model.principals import PrincipalKind
-from core.ports import ApiClient, ApiKeys, ClientRecord, NewKey
+from core.ports.access import ApiClient, ApiKeys, ClientRecord, NewKey
 from core.settings import Secret, Settings
 
 SECRET_BYTES: Final = 32

@@ -5,7 +5,7 @@ from typing import Final
 from core.errors.exceptions import Conflict
 from core.messages.dead_letters import DeadLetter
 from core.messages.jobs import JOBS
-from core.ports import DeadLetters, QueueControl
+from core.ports.jobs import DeadLetters, QueueControl
 
 REPLAY_PREFIX: Final = "dead."
 

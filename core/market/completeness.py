@@ -12,7 +12,7 @@ from typing import Final
 
 from core.messages.certificates import Certificate, DayCertificate
 from core.model.ticks import Tally
-from core.ports import Certifier, Dropped, EpochAudit, SourceRegistry
+from core.ports.ticks import Certifier, Dropped, EpochAudit, SourceRegistry
 
 CONCURRENT_TALLIES_MAX: Final = 4
 

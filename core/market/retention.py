@@ -4,7 +4,7 @@ from typing import Final
 
 import structlog
 
-from core.ports import Retention, SourceRegistry
+from core.ports.ticks import Retention, SourceRegistry
 
 log = structlog.get_logger(__name__)
 

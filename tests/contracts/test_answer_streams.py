@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from core.adapters.redis.answer_streams import CHUNK_BYTES, WINDOW_CHUNKS, open_answer_streams
 from core.errors.exceptions import Unavailable
-from core.ports import AnswerStreams
+from core.ports.answers import AnswerStreams
 from core.settings import Settings
 from tests.engines import PASSWORD, House
 from tests.faults.proxy import Proxy

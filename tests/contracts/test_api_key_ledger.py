@@ -17,7 +17,7 @@ from core.errors.exceptions import Conflict, NotFound, Unauthorized, Unavailable
 from core.infrastructure.provisioning import NewClient, provision
 from core.model.keys import new_secret
 from core.model.principals import PrincipalKind, Scope
-from core.ports import NewKey
+from core.ports.access import NewKey
 from core.settings import Secret, Settings
 from tests.engines import House, new_databases
 

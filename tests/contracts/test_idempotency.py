@@ -19,7 +19,7 @@ from core.errors.exceptions import (
     Defect,
     Invalid,
 )
-from core.ports import Claim, IdempotentRequest, StoredAnswer
+from core.ports.idempotency import Claim, IdempotentRequest, StoredAnswer
 from core.settings import Settings
 from gateway.catalog import ENDPOINTS
 from tests.engines import House, new_databases

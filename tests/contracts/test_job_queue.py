@@ -31,7 +31,7 @@ from core.messages.jobs import (
     SymbolQuery,
     TickQuery,
 )
-from core.ports import JobFunction
+from core.ports.jobs import JobFunction
 from core.settings import Settings
 from tests.engines import PASSWORD, Engine, House, build_house, listens, wait_for
 from tests.queue_workers import FUNCTIONS, PRIVATE, echo, worker_process, working

@@ -17,7 +17,7 @@ from core.errors.exceptions import Conflict, Corrupt, NotFound, RateLimited, Una
 from core.messages.dead_letters import DeadLetter, request_of
 from core.messages.jobs import Answer, JobStatus, SymbolQuery, TickQuery
 from core.model.retries import RetryClass
-from core.ports import JobFunction
+from core.ports.jobs import JobFunction
 from core.settings import Settings
 from tests.engines import House
 from tests.queue_engines import reached, until

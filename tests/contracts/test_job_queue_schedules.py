@@ -10,7 +10,7 @@ import redis
 
 from core.adapters.redis.job_queue import RedisJobQueue
 from core.messages.jobs import Answer
-from core.ports import JobFunction, Schedule
+from core.ports.jobs import JobFunction, Schedule
 from core.settings import Settings
 from tests.engines import House, wait_for
 from tests.queue_engines import until

@@ -12,7 +12,7 @@ from core.market.checksum import checksum
 from core.market.completeness import certify
 from core.market.retention import MS_PER_DAY, enforce
 from core.model.ticks import Tally
-from core.ports import Dropped
+from core.ports.ticks import Dropped
 from core.settings import Secret, Settings
 from tests.contracts.test_tick_store import make_block, put
 

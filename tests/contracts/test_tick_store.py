@@ -12,7 +12,7 @@ from core.infrastructure.central_hub import Hub, open_hub
 from core.market.checksum import checksum
 from core.market.validation import quarantine_reasons
 from core.model.ticks import TICK_DTYPE, UTC_OFFSET_UNKNOWN, Quarantine, SymbolRun, Tally, TickBlock
-from core.ports import TickInsert, TickStore
+from core.ports.ticks import TickInsert, TickStore
 from core.settings import Settings
 
 NOW_MS = 1_714_600_000_000

@@ -14,7 +14,7 @@ from bridge import __main__ as bridge
 from bridge.writer import SourceWriter
 from core.adapters.clickhouse.tick_store import INSERT_SETTINGS, ClickHouseTickStore
 from core.errors.exceptions import UnknownOutcome
-from core.ports import TickInsert
+from core.ports.ticks import TickInsert
 
 RETRY_PAUSE_S = 0.05
 WINDOW = 1_000

@@ -36,7 +36,7 @@ from core.errors.exceptions import UnknownOutcome
 from core.messages import wire
 from core.messages.wire import Batch, FrameType, Hello, Notice, Resume
 from core.model.ticks import TICK_DTYPE, MarketCursor, SymbolRun, Tally, TickBlock
-from core.ports import Dropped, Lease, Source, TickInsert
+from core.ports.ticks import Dropped, Lease, Source, TickInsert
 from core.settings import BridgeSettings
 
 RUNS = 1_000

@@ -7,7 +7,7 @@ from typing import Any, Final
 from core.adapters.clickhouse.client import ClickHouse
 from core.market.checksum import FIELD_MULTIPLIERS, FINAL_MULTIPLIER, FINAL_SHIFT, SEQ_MULTIPLIER
 from core.model.ticks import Tally
-from core.ports import EpochAudit, StoredTally
+from core.ports.ticks import EpochAudit, StoredTally
 from core.settings import Settings
 
 _MS_PER_DAY: Final = 86_400_000

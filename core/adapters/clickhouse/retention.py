@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from core.adapters.clickhouse.client import ClickHouse
-from core.ports import ExpiredMonth
+from core.ports.ticks import ExpiredMonth
 from core.settings import Settings
 
 QUIET_S_MIN: Final = 3_600

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from clickhouse_connect.driver import AsyncClient
 
 from core.adapters.clickhouse.client import ClickHouse, connect
-from core.ports import SchemaStep
+from core.ports.schemas import SchemaStep
 from core.settings import Settings
 
 

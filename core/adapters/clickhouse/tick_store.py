@@ -20,7 +20,7 @@ from core.adapters.clickhouse import native
 from core.adapters.clickhouse.client import SHORT_QUERY_TIMEOUT_S, ClickHouse
 from core.errors.exceptions import Misconfigured, Unavailable, UnknownOutcome
 from core.model.ticks import MarketCursor, TickBlock, slice_block
-from core.ports import TickInsert
+from core.ports.ticks import TickInsert
 from core.settings import Settings
 
 DRAIN_TIMEOUT_S: Final = 60.0

@@ -22,7 +22,7 @@ from core.adapters.jose.reading import TOKEN_BYTES_MAX, Unreadable, UnverifiedTo
 from core.adapters.jose.verified import CACHED_S_MAX, Verified, check_signature
 from core.errors.exceptions import Misconfigured, Unauthorized
 from core.model.principals import Principal, PrincipalKind
-from core.ports import Revocations
+from core.ports.access import Revocations
 from core.settings import AuthSettings, Settings
 
 log = structlog.get_logger(__name__)

@@ -14,7 +14,7 @@ from core.adapters.postgres.work import PostgresWork, work_of
 from core.errors.exceptions import Conflict, NotFound
 from core.model.keys import ApiKey, KeySecret, new_id
 from core.model.principals import Principal
-from core.ports import NewKey
+from core.ports.access import NewKey
 from core.settings import Settings
 
 log = structlog.get_logger(__name__)

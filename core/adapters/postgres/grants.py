@@ -16,7 +16,7 @@ import asyncpg
 import structlog
 
 from core.adapters.postgres.pool import Postgres
-from core.ports import ApiClient, RefreshGrant, RefreshState, Revocations
+from core.ports.access import ApiClient, RefreshGrant, RefreshState, Revocations
 from core.settings import AuthSettings, Settings
 
 log = structlog.get_logger(__name__)

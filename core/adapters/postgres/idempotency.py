@@ -17,7 +17,7 @@ from core.adapters.postgres.pool import Postgres
 from core.adapters.postgres.sealing import key_hash, seal, unseal
 from core.adapters.postgres.work import PostgresWork
 from core.errors.exceptions import Conflict, Defect, Invalid
-from core.ports import IdempotentRequest, StoredAnswer
+from core.ports.idempotency import IdempotentRequest, StoredAnswer
 from core.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ import structlog
 
 from core.adapters.postgres.pool import Postgres
 from core.errors.exceptions import Conflict, NotFound
-from core.ports import ApiClient, ClientRecord
+from core.ports.access import ApiClient, ClientRecord
 from core.settings import Settings
 
 log = structlog.get_logger(__name__)

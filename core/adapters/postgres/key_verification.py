@@ -18,7 +18,7 @@ from core.adapters.postgres.pool import Postgres
 from core.errors.exceptions import Unauthorized, Unavailable
 from core.model.keys import hash_of, prefix_of
 from core.model.principals import Principal, PrincipalKind
-from core.ports import Revocations
+from core.ports.access import Revocations
 from core.telemetry import metrics
 
 CACHED_S_MAX: Final = 60.0

@@ -8,7 +8,7 @@ import asyncpg
 
 from core.adapters.postgres.pool import CONNECTION_ERRORS
 from core.errors.exceptions import Misconfigured, Unavailable
-from core.ports import SchemaStep
+from core.ports.schemas import SchemaStep
 from core.settings import PostgresSettings, Settings
 
 MAINTENANCE_DATABASE: Final = "postgres"

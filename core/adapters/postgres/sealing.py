@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from core.errors.exceptions import Corrupt
-from core.ports import IdempotentRequest, StoredAnswer
+from core.ports.idempotency import IdempotentRequest, StoredAnswer
 
 SALT_BYTES: Final = 16
 NONCE_BYTES: Final = 12

@@ -10,7 +10,7 @@ from core.adapters.postgres.pool import Postgres
 from core.errors.exceptions import Conflict, Unauthorized
 from core.messages.wire import Notice
 from core.model.ticks import Tally
-from core.ports import Dropped, ExpiredMonth, Lease, Source
+from core.ports.ticks import Dropped, ExpiredMonth, Lease, Source
 from core.settings import Settings
 
 

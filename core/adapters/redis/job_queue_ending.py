@@ -21,7 +21,7 @@ from core.errors.exceptions import Unavailable
 from core.messages.codec import encode
 from core.messages.dead_letters import DeadLetter
 from core.messages.jobs import ErrorReport
-from core.ports import QueueLimits
+from core.ports.jobs import QueueLimits
 from core.telemetry import metrics
 
 log = structlog.get_logger(__name__)

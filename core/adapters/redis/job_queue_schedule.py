@@ -16,7 +16,7 @@ from core.adapters.redis.job_queue_ending import PAUSE_S, TROUBLE
 from core.adapters.redis.job_queue_format import Job
 from core.adapters.redis.link import Link
 from core.messages.codec import encode
-from core.ports import Schedule
+from core.ports.jobs import Schedule
 from core.telemetry import metrics
 
 log = structlog.get_logger(__name__)

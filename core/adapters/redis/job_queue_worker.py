@@ -31,7 +31,7 @@ from core.errors.exceptions import Corrupt, Defect, TickgateError, Unavailable
 from core.messages.dead_letters import DeadLetter
 from core.messages.jobs import CANCELLED, ErrorReport
 from core.model.retries import RetryClass, Verdict, judge
-from core.ports import JobFunction, QueueLimits, Schedule
+from core.ports.jobs import JobFunction, QueueLimits, Schedule
 from core.settings import RedisSettings, Settings
 from core.telemetry import metrics, tracing
 

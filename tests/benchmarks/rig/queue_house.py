@@ -25,7 +25,7 @@ from core.adapters.redis.job_queue_worker import RedisJobRunner
 from core.infrastructure.error_handler import report
 from core.messages import codec
 from core.messages.jobs import Answer, TickQuery
-from core.ports import JobFunction
+from core.ports.jobs import JobFunction
 from core.settings import RedisSettings, Secret, Settings
 from core.telemetry.logs import configure_logging
 from tests.benchmarks.rig.driving import ANSWER, BODY, QUESTION, drive, run_job
