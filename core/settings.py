@@ -72,6 +72,33 @@ class RedisSettings(Section, frozen=True):
     command_timeout_s: PositiveFloat = 5.0
 
 
+class WeaviateSettings(Section, frozen=True):
+    """host: empty, and PostgreSQL with pgvector stands in."""
+
+    host: str = ""
+    port: Port = 8080
+    grpc_port: Port = 50051
+    api_key: Secret = Secret()
+    secure: bool = False
+    connections_max: Positive = 16
+    connect_timeout_s: PositiveFloat = 5.0
+    query_timeout_s: PositiveFloat = 10.0
+
+
+class ArangoSettings(Section, frozen=True):
+    """host: empty, and recursive queries of PostgreSQL stand in. connections_max: threads, too; the driver blocks."""
+
+    host: str = ""
+    port: Port = 8529
+    database: str = "tickgate"
+    user: str = "tickgate"
+    password: Secret = Secret()
+    secure: bool = False
+    connections_max: Positive = 8
+    connect_timeout_s: PositiveFloat = 5.0
+    query_timeout_s: PositiveFloat = 10.0
+
+
 class AuthSettings(Section, frozen=True):
     """Access tokens. key_file: private Ed25519 JWK set, only the gateway reads it; jwks_file: its public half.
 
@@ -230,6 +257,8 @@ class Settings(Section, frozen=True):
     postgres: PostgresSettings = PostgresSettings()
     clickhouse: ClickHouseSettings = ClickHouseSettings()
     redis: RedisSettings = RedisSettings()
+    weaviate: WeaviateSettings = WeaviateSettings()
+    arango: ArangoSettings = ArangoSettings()
     auth: AuthSettings = AuthSettings()
     gateway: GatewaySettings = GatewaySettings()
     limits: LimitsSettings = LimitsSettings()

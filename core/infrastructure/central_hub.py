@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from core.errors.exceptions import Defect, TickgateError, Unavailable
 from core.infrastructure.import_manager import resolve
-from core.infrastructure.providers import PROVIDERS, Provider
+from core.infrastructure.providers import PROVIDERS, Provider, providers_of
 from core.settings import Settings
 
 PING_TIMEOUT_S: Final = 1.0
@@ -103,10 +103,11 @@ async def open_hub(
     """
     deadline = time.monotonic() + patience_s
     services: dict[str, Any] = {}
+    providers = providers_of(settings)
     async with AsyncExitStack() as stack:
-        for provider in opening_order(needs):
+        for provider in opening_order(needs, providers):
             services[provider.name] = await _open(provider, settings, services, stack, deadline)
-        yield Hub(services, PROVIDERS)
+        yield Hub(services, providers)
 
 
 async def _open(

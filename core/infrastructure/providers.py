@@ -1,7 +1,10 @@
 """Every service of the house: what it requires, and the adapter that opens it. The hub reads this table."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+
+from core.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,3 +109,12 @@ PROVIDERS: Final = _table(
     ),
     Provider(name="job_runner", opens="core.adapters.redis.job_queue_worker:open_job_runner"),
 )
+
+CHOSEN: Final[dict[str, Provider]] = {}
+"""By the section of the settings whose `host`, once set, puts this provider in place of the one that stands in."""
+
+
+def providers_of(settings: Settings) -> Mapping[str, Provider]:
+    """Return the table as these settings have it."""
+    chosen = [provider for section, provider in CHOSEN.items() if getattr(settings, section).host]
+    return {**PROVIDERS, **{provider.name: provider for provider in chosen}}

@@ -17,6 +17,13 @@ class Scope(StrEnum):
     """What a token or key may allow. Every route names one, see the gateway's route catalogue."""
 
     MARKET_READ = "market:read"
+    ACCOUNTS_READ = "accounts:read"
+    ACCOUNTS_WRITE = "accounts:write"
+    MARKET_WRITE = "market:write"
+    INCIDENTS_READ = "incidents:read"
+    INCIDENTS_WRITE = "incidents:write"
+    TOPOLOGY_READ = "topology:read"
+    TOPOLOGY_WRITE = "topology:write"
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
     DEAD_LETTERS_READ = "dead-letters:read"

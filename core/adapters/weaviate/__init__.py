@@ -1,0 +1,1 @@
+"""Similarity in Weaviate."""

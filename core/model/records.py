@@ -1,0 +1,176 @@
+"""Records: what callers keep with us under names of their own, and in which store each kind lives.
+
+Every write names the version it makes, which is the id of the job that writes. A job that is run again, because its
+worker died, finds its own version and knows that its work is done.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Final, Generic, Literal, TypeVar
+
+import msgspec
+
+ID_PATTERN: Final = r"^[A-Za-z0-9_$#.+!@^=-]{1,64}$"
+SYMBOLS_MAX: Final = 500
+CLOSES_MIN: Final = 8
+CLOSES_MAX: Final = 1_024
+
+RecordId = Annotated[
+    str,
+    msgspec.Meta(description="Its name within the tenant and kind.", pattern=ID_PATTERN, examples=["eurusd"]),
+]
+Title = Annotated[str, msgspec.Meta(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, msgspec.Meta(max_length=4_000, pattern=r"^[^\x00]*$")]
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x20\x7f]+$")]
+Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,7}$", examples=["USD"])]
+Decimal = Annotated[
+    str,
+    msgspec.Meta(
+        description="A decimal number as text, exact.",
+        pattern=r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?$",
+        examples=["0.01"],
+    ),
+]
+EpochMs = Annotated[
+    int,
+    msgspec.Meta(
+        description="UTC epoch milliseconds.", ge=0, le=253_402_300_799_999, examples=[1_790_000_000_000]
+    ),
+]
+Price = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a caller writes of a record; all of it, each time."""
+
+
+class Account(Body, frozen=True, kw_only=True):
+    """A trading account at a broker. leverage: 100 stands for 1:100."""
+
+    title: Title
+    login: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+    server: Word
+    currency: Currency
+    leverage: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    trade_mode: Literal["demo", "contest", "real"] = "demo"
+    margin_mode: Literal["netting", "hedging", "exchange"] = "hedging"
+
+
+class Instrument(Body, frozen=True, kw_only=True):
+    """What a symbol is: how its price and volume are counted. tick_size, contract_size, volume_*: as in MT5."""
+
+    symbol: Word
+    description: Text = ""
+    base_currency: Currency
+    profit_currency: Currency
+    margin_currency: Currency
+    digits: Annotated[int, msgspec.Meta(ge=0, le=12)]
+    tick_size: Decimal
+    contract_size: Decimal
+    volume_min: Decimal
+    volume_max: Decimal
+    volume_step: Decimal
+
+
+class Annotation(Body, frozen=True, kw_only=True):
+    """A mark on the market: a piece of news, a session, something odd. stop_ms: its last moment, where it lasts."""
+
+    symbol: Word
+    start_ms: EpochMs
+    stop_ms: EpochMs | None = None
+    label: Word
+    text: Text = ""
+
+
+class Watchlist(Body, frozen=True, kw_only=True):
+    """Symbols somebody looks at together. It is forgotten 90 days after it was last written."""
+
+    title: Title
+    symbols: Annotated[list[Word], msgspec.Meta(min_length=1, max_length=SYMBOLS_MAX)]
+
+
+class Incident(Body, frozen=True, kw_only=True):
+    """A failure somebody looked into. fingerprint: of its ErrorDNA; resolution: what ended it."""
+
+    message: Annotated[str, msgspec.Meta(min_length=1, max_length=4_000, pattern=r"^[^\x00]+$")]
+    service: Word
+    category: Word
+    fingerprint: Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[0-9a-f]*$")] = ""
+    at_ms: EpochMs
+    resolution: Text = ""
+
+
+class MarketWindow(Body, frozen=True, kw_only=True):
+    """A stretch of market worth finding again. closes: of consecutive bars, oldest first."""
+
+    symbol: Word
+    interval: Word
+    start_ms: EpochMs
+    label: Word
+    closes: Annotated[list[Price], msgspec.Meta(min_length=CLOSES_MIN, max_length=CLOSES_MAX)]
+
+
+class Service(Body, frozen=True, kw_only=True):
+    """Something that runs or stores: a node of the topology."""
+
+    title: Title
+    sort: Literal["process", "store", "external"]
+    critical: bool = False
+
+
+class Flow(Body, frozen=True, kw_only=True):
+    """What goes from one service to another. origin, target: ids of services. If target fails, origin feels it."""
+
+    origin: RecordId
+    target: RecordId
+    sort: Literal["calls", "reads", "writes", "publishes", "consumes"]
+    required: bool = True
+
+
+Read = TypeVar("Read", bound=Body)
+
+
+class RecordKind(StrEnum):
+    """Every kind of record, by the name its route has."""
+
+    ACCOUNTS = "accounts"
+    INSTRUMENTS = "instruments"
+    ANNOTATIONS = "annotations"
+    WATCHLISTS = "watchlists"
+    INCIDENTS = "incidents"
+    MARKET_WINDOWS = "market-windows"
+    SERVICES = "services"
+    FLOWS = "flows"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record(Generic[Read]):
+    """A record as it is stored. version: what an update or deletion names as the one it means."""
+
+    id: str
+    version: str
+    created_at_ms: int
+    updated_at_ms: int
+    body: Read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """Where a kind lives. keeper: the hub's name for the `Records` that keep it; filters: fields a list may ask for."""
+
+    body: type[Body]
+    keeper: str
+    filters: tuple[str, ...] = ()
+
+
+SHELVES: Final[dict[RecordKind, Shelf]] = {
+    RecordKind.ACCOUNTS: Shelf(body=Account, keeper="ledger_records", filters=("server",)),
+    RecordKind.INSTRUMENTS: Shelf(body=Instrument, keeper="ledger_records", filters=("symbol",)),
+    RecordKind.ANNOTATIONS: Shelf(body=Annotation, keeper="tick_records", filters=("symbol", "label")),
+    RecordKind.WATCHLISTS: Shelf(body=Watchlist, keeper="brief_records"),
+    RecordKind.INCIDENTS: Shelf(body=Incident, keeper="similarity", filters=("service", "category")),
+    RecordKind.MARKET_WINDOWS: Shelf(body=MarketWindow, keeper="similarity", filters=("symbol", "label")),
+    RecordKind.SERVICES: Shelf(body=Service, keeper="topology", filters=("sort",)),
+    RecordKind.FLOWS: Shelf(body=Flow, keeper="topology", filters=("origin", "target")),
+}
+assert set(SHELVES) == set(RecordKind), "every kind has its shelf"
