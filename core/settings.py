@@ -157,6 +157,7 @@ class LimitsSettings(Section, frozen=True):
     """How often the gateway may be called, by class of routes, as in `600/minute;50/second`: authenticated callers by
     who they are, others by address (IPv6: its /64). failed: refused credentials of one address.
 
+    answer_ms_max: how long a request waits to be counted for all processes; then its own process counts for itself.
     at_once_*: requests a process answers at a time; waiting_by_tenant_max: of them, those that wait for a worker.
     """
 
@@ -166,6 +167,7 @@ class LimitsSettings(Section, frozen=True):
     write: str = "1200/minute;50/second"
     export: str = "60/minute"
     failed: str = "60/minute"
+    answer_ms_max: Positive = 50
     at_once_max: Positive = 1_024
     at_once_by_caller_max: Positive = 128
     waiting_by_tenant_max: Positive = 256

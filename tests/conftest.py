@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,8 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("TICKGATE_") and "_TEST_" not in name]:
         del os.environ[name]
     keep_quiet()
+    # Whoever starts the tests in the background has it ignored, and so would the processes started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def keep_quiet() -> None:

@@ -203,4 +203,4 @@ class RateLimiter(Protocol):
         """
 
     async def take(self, caller: str, rates: Sequence[Rate]) -> Verdict:
-        """As `try_take`, and ask if need be: within a twentieth of a second, whatever is down."""
+        """As `try_take`, and ask if need be: for a moment at most, whatever is down."""

@@ -5,7 +5,7 @@ limit is given back. The counter is never below what was granted, so all process
 limit in a window while Redis answers. Unused leases are lost with their window: they make a limit stricter, by at most
 a lease a process.
 
-Redis that takes longer than ANSWER_S_MAX counts as away. Then each process counts for itself: the limit becomes the
+Redis that takes longer than `limits.answer_ms_max` counts as away. Then each process counts for itself: the limit becomes the
 limit times the processes, until Redis answers in time again.
 """
 
@@ -29,8 +29,6 @@ from core.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-ANSWER_S_MAX: Final = 0.05
-"""The longest that anybody waits for Redis here; the next ones do not wait at all."""
 AWAY_S: Final = 0.5
 """After this, Redis is tried again, in the background."""
 LEASES_A_WINDOW: Final = 20
@@ -83,12 +81,19 @@ class _Bucket:
 
 
 class RedisRateLimiter:
-    """See the module. now: UTC epoch seconds."""
+    """See the module. answer_s_max: the longest anybody waits for Redis here, the next ones do not wait at all;
+    now: UTC epoch seconds.
+    """
 
     def __init__(
-        self, link: Link, now: Callable[[], float] = time.time, buckets_max: int = BUCKETS_MAX
+        self,
+        link: Link,
+        answer_s_max: float,
+        now: Callable[[], float] = time.time,
+        buckets_max: int = BUCKETS_MAX,
     ) -> None:
         self._link = link
+        self._answer_s_max = answer_s_max
         self._now = now
         self._buckets_max = buckets_max
         self._buckets: dict[tuple[str, Rate], _Bucket] = {}
@@ -125,7 +130,7 @@ class RedisRateLimiter:
         return self._admission(buckets, at_s)
 
     async def take(self, caller: str, rates: Sequence[Rate]) -> Verdict:
-        deadline_s = time.monotonic() + ANSWER_S_MAX
+        deadline_s = time.monotonic() + self._answer_s_max
         while (verdict := self.try_take(caller, rates)) is None:
             at_s = self._now()
             short = [b for b in (self._bucket(caller, rate, at_s) for rate in rates) if b.have <= 0]
@@ -248,7 +253,7 @@ class RedisRateLimiter:
     async def _probe(self) -> None:
         """Close the gap once Redis takes a write in time: one that only reads could not count."""
         try:
-            async with asyncio.timeout(ANSWER_S_MAX):
+            async with asyncio.timeout(self._answer_s_max):
                 await self._link.get().ask(("SET", PROBE_KEY, "1", "EX", 60))
         except (TimeoutError, Unavailable, Lost, hiredis.ReplyError):
             return
@@ -301,7 +306,7 @@ async def open_rate_limiter(
 ) -> AsyncIterator[RedisRateLimiter]:
     """Open the limiter. An absent Redis is no reason not to start: it counts alone until then."""
     link = Link(settings.redis, "limits")
-    limiter = RedisRateLimiter(link)
+    limiter = RedisRateLimiter(link, settings.limits.answer_ms_max / 1_000)
     async with running(link):
         try:
             yield limiter
