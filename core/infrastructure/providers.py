@@ -55,6 +55,11 @@ PROVIDERS: Final = _table(
         requires=frozenset({"postgres"}),
     ),
     Provider(
+        name="locks",
+        opens="core.adapters.postgres.locks:open_locks",
+        requires=frozenset({"postgres"}),
+    ),
+    Provider(
         name="access_tokens",
         opens="core.adapters.jose.access_tokens:open_access_tokens",
         requires=frozenset({"revocations"}),

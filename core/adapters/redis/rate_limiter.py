@@ -5,8 +5,8 @@ limit is given back. The counter is never below what was granted, so all process
 limit in a window while Redis answers. Unused leases are lost with their window: they make a limit stricter, by at most
 a lease a process.
 
-Redis that takes longer than `limits.answer_ms_max` counts as away. Then each process counts for itself: the limit becomes the
-limit times the processes, until Redis answers in time again.
+Redis that takes longer than `limits.answer_ms_max` counts as away. Then each process counts for itself: the limit
+becomes the limit times the processes, until Redis answers in time again.
 """
 
 import asyncio
