@@ -95,6 +95,11 @@ PROVIDERS: Final = _table(
         requires=frozenset({"clickhouse"}),
     ),
     Provider(
+        name="tick_records",
+        opens="core.adapters.clickhouse.records:open_records",
+        requires=frozenset({"clickhouse", "locks"}),
+    ),
+    Provider(
         name="latest_quotes",
         opens="core.adapters.redis.latest_quotes:open_latest_quotes",
         requires=frozenset({"redis"}),

@@ -33,13 +33,18 @@ class ClickHouse:
             raise Unavailable("the tick store does not answer", code="STORE_UNAVAILABLE")
 
     async def rows(
-        self, query: str, parameters: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+        self,
+        query: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> Sequence[Sequence[Any]]:
         """Return the rows of a small answer. Raises: Unavailable."""
         limit_s = timeout_s or self._query_timeout_s
         # The server gives up when we do, or an abandoned scan would go on beside its own repetition.
-        settings = traced({"max_execution_time": limit_s})
-        asking = self.client.query(query, parameters=dict(parameters or {}), settings=settings)
+        bounded = traced({**(settings or {}), "max_execution_time": limit_s})
+        asking = self.client.query(query, parameters=dict(parameters or {}), settings=bounded)
         result = await self.ask(asking, timeout_s=limit_s)
         return list(result.result_rows)
 
