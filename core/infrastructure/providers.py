@@ -104,6 +104,11 @@ PROVIDERS: Final = _table(
         opens="core.adapters.redis.latest_quotes:open_latest_quotes",
         requires=frozenset({"redis"}),
     ),
+    Provider(
+        name="brief_records",
+        opens="core.adapters.redis.records:open_records",
+        requires=frozenset({"redis"}),
+    ),
     Provider(name="answer_streams", opens="core.adapters.redis.answer_streams:open_answer_streams"),
     Provider(name="rate_limiter", opens="core.adapters.redis.rate_limiter:open_rate_limiter"),
     Provider(name="job_queue", opens="core.adapters.redis.job_queue:open_job_queue"),
