@@ -13,12 +13,12 @@ from core.messages.jobs import (
     BarQuery,
     CompletenessQuery,
     ExportQuery,
-    Message,
     QuarantineQuery,
     QuoteQuery,
     SymbolQuery,
     TickQuery,
 )
+from core.messages.message import Message
 from core.model.principals import Scope
 from gateway import (
     answers,
@@ -32,6 +32,7 @@ from gateway import (
     oauth,
     oauth_metadata,
     queues,
+    record_catalog,
 )
 from gateway.door import Door, Doors
 from gateway.oauth_requests import FORM_TYPE
@@ -357,6 +358,7 @@ ENDPOINTS: Final = (
             404: _missing("There is no such key."),
         },
     ),
+    *record_catalog.ENDPOINTS,
 )
 
 

@@ -8,7 +8,8 @@ from starlette.responses import Response
 from core.errors.categories import Category
 from core.infrastructure.replaying import replay as replayed
 from core.messages.dead_letters import DeadLetter, DeadLetterState, request_of
-from core.messages.jobs import JOBS, Message
+from core.messages.jobs import JOBS
+from core.messages.message import Message
 from core.model.principals import Scope
 from gateway.answers import EpochMs, NextCursor, Uint
 from gateway.authentication import require_scope

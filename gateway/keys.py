@@ -12,7 +12,7 @@ import msgspec
 from starlette.responses import Response
 
 from core.errors.exceptions import Forbidden, Invalid, NotFound
-from core.messages.jobs import Message
+from core.messages.message import Message
 from core.model.keys import (
     GRACE_MINUTES_MAX,
     LIFE_S_MAX,

@@ -13,7 +13,8 @@ from slowapi import Limiter
 from starlette.requests import Request
 
 from core.errors.exceptions import Misconfigured, RateLimited, Unavailable
-from core.messages.jobs import Answer, JobState, Message
+from core.messages.jobs import Answer, JobState
+from core.messages.message import Message
 from core.model.addresses import NOBODY, network
 from core.model.principals import Principal
 from core.model.rates import Rate, Verdict

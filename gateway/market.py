@@ -13,12 +13,12 @@ from core.messages.jobs import (
     BarQuery,
     CompletenessQuery,
     JobStatus,
-    Message,
     QuarantineQuery,
     QuoteQuery,
     SymbolQuery,
     TickQuery,
 )
+from core.messages.message import Message
 from gateway.parameters import parse
 from gateway.routing import Call
 

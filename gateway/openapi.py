@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from core.messages.jobs import Message
+from core.messages.message import Message
 from gateway.answers import Problem
 from gateway.catalog import ENDPOINTS
 from gateway.oauth_requests import FIELDS_MAX, FORM_TYPE

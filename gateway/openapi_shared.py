@@ -44,6 +44,10 @@ RESPONSE_HEADERS: Final[Mapping[str, Json]] = {
         "description": "`next_cursor` for formats whose body cannot carry it; absent on the last page.",
         "schema": {"type": "string"},
     },
+    "ETag": {
+        "description": "The record's version, as If-Match and If-None-Match name it.",
+        "schema": {"type": "string", "pattern": '^"[!#-~]*"$'},
+    },
     "Location": {"description": "Where it is.", "schema": {"type": "string"}},
     "Preference-Applied": {"description": "Which preference was heeded.", "schema": {"type": "string"}},
     "Idempotency-Replayed": {
@@ -63,6 +67,16 @@ REQUEST_HEADERS: Final[Mapping[str, Json]] = {
         "description": "`wait=SECONDS`: how long to keep the connection for the answer before it becomes 202.",
         "required": False,
         "schema": {"type": "string"},
+    },
+    "If-Match": {
+        "description": "The ETag of the version that is meant, or `*` for any.",
+        "required": True,
+        "schema": {"type": "string", "pattern": '^(\\*|"[!#-~]{0,128}")$'},
+    },
+    "If-None-Match": {
+        "description": "ETags the caller has; 304 where one of them still is the record's.",
+        "required": False,
+        "schema": {"type": "string", "pattern": '^(\\*|"[!#-~]{0,128}")$'},
     },
     "Idempotency-Key": {
         "description": "Unique for what is to be done once; the same key and body again answer what was answered.",
@@ -124,6 +138,12 @@ PROBLEMS: Final[Mapping[int, Shared]] = {
         code="IDEMPOTENCY_KEY_IN_USE",
         description="A request with this Idempotency-Key is being answered.",
     ),
+    412: Shared(
+        name="Changed",
+        category=Category.CONFLICT,
+        code="VERSION_MISMATCH",
+        description="It has another version than If-Match says; read it again.",
+    ),
     413: Shared(
         name="BodyTooLarge",
         category=Category.INVALID,
@@ -153,6 +173,12 @@ PROBLEMS: Final[Mapping[int, Shared]] = {
         category=Category.INVALID,
         code="IDEMPOTENCY_KEY_REUSED",
         description="The Idempotency-Key was used with another body.",
+    ),
+    428: Shared(
+        name="VersionNeeded",
+        category=Category.INVALID,
+        code="IF_MATCH_MISSING",
+        description="It changes only for who says which version is meant.",
     ),
     429: Shared(
         name="TooMany",
@@ -217,11 +243,13 @@ def statuses_of(endpoint: Endpoint) -> list[int]:
         404: "{" in endpoint.path,
         408: endpoint.body_bytes_max > 0,
         409: endpoint.idempotent,
+        412: "If-Match" in endpoint.headers,
         413: True,
         414: True,
         415: endpoint.body_bytes_max > 0,
         421: True,
         422: endpoint.idempotent,
+        428: "If-Match" in endpoint.headers,
         429: endpoint.rate is not RateClass.UNLIMITED,
         500: True,
         503: can_be_late,

@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar, get_type_hints
 import msgspec
 from starlette.requests import Request
 
-from core.messages.jobs import CONTENT_FORMATS, Format, Message
+from core.messages.jobs import CONTENT_FORMATS, Format
+from core.messages.message import Message
 from gateway.problems import Unfit
 
 Asked = TypeVar("Asked", bound=Message)
@@ -114,6 +115,13 @@ WIRES: Final[Mapping[str, Wire]] = {
     ),
     "limit": Wire(description="How many items one page may hold.", example=1_000),
     "interval": Wire(description="The length of a bar."),
+    "server": Wire(description="Only those of this trade server."),
+    "label": Wire(description="Only those with this label."),
+    "service": Wire(description="Only those of this service."),
+    "category": Wire(description="Only those of this category."),
+    "sort": Wire(description="Only those of this sort."),
+    "origin": Wire(description="Only those that begin at this service."),
+    "target": Wire(description="Only those that end at this service."),
     "price": Wire(
         description="Which price makes the bar; `auto` is the bid where there is one, else the last."
     ),

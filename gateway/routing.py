@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from core.messages.jobs import Message
+from core.messages.message import Message
 from core.model.principals import Principal, Scope
 from core.ports.access import ApiKeys, Grants, Identity, Revocations, TokenVerifier
 from core.ports.answers import AnswerStreams

@@ -16,12 +16,12 @@ from core.messages.jobs import (
     Answer,
     BarQuery,
     CompletenessQuery,
-    Message,
     QuarantineQuery,
     QuoteQuery,
     SymbolQuery,
     TickQuery,
 )
+from core.messages.message import Message
 from core.ports.jobs import JobFunction
 from core.ports.ticks import Certifier, LatestQuotes, SourceRegistry, TickReader
 from core.settings import Settings

@@ -41,10 +41,12 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "dead_letters",
             "idempotency",
             "grants",
+            "ledger_records",
         },
         functions=(
             "workers.market:functions",
             "workers.exports:functions",
+            "workers.records:functions",
             "workers.housekeeping:functions",
             "workers.probes:database_functions",
         ),

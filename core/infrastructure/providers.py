@@ -70,6 +70,11 @@ PROVIDERS: Final = _table(
         requires=frozenset({"postgres", "revocations"}),
     ),
     Provider(
+        name="ledger_records",
+        opens="core.adapters.postgres.records:open_records",
+        requires=frozenset({"postgres"}),
+    ),
+    Provider(
         name="tick_store",
         opens="core.adapters.clickhouse.tick_store:open_tick_store",
         requires=frozenset({"clickhouse"}),

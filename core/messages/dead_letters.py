@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from core.errors.categories import Category
-from core.messages.jobs import Message
+from core.messages.message import Message
 
 
 class _Asked(msgspec.Struct):

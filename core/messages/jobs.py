@@ -21,7 +21,10 @@ from core.errors.exceptions import (
     Unavailable,
     UnknownOutcome,
 )
+from core.messages.message import Message
+from core.messages.records import REQUESTS
 from core.model.principals import Scope
+from core.model.records import SHELVES, WRITING, Deed
 
 TICKS_MAX: Final = 50_000
 BARS_MAX: Final = 10_000
@@ -108,10 +111,6 @@ INTERVAL_MS: Final[dict[Interval, int]] = {
 assert set(INTERVAL_MS) == set(Interval), "every interval has its length"
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What crosses the queue."""
-
-
 class Query(Message, frozen=True, kw_only=True):
     """One page of rows. start_ms, stop_ms: both inclusive, epoch ms on the clock named by `clock`."""
 
@@ -189,12 +188,13 @@ class Probe(Message, frozen=True, kw_only=True):
 
 
 class Answer(Message, frozen=True, kw_only=True):
-    """A finished read, ready to be sent. rows: how many items the body holds."""
+    """A finished job's answer, ready to be sent. rows: how many items the body holds; version: of the one record."""
 
     content_type: str
     body: bytes
     next_cursor: str | None = None
     rows: int = 0
+    version: str | None = None
 
 
 class ErrorReport(Message, frozen=True, kw_only=True):
@@ -285,6 +285,18 @@ JOBS: Final = _table(
     JobKind(function="database.probe", queue="database", request=Probe, scope=Scope.QUEUES_READ),
     JobKind(function="trading.probe", queue="trading", request=Probe, scope=Scope.QUEUES_READ),
     JobKind(function="chain.probe", queue="chain", request=Probe, scope=Scope.QUEUES_READ),
+    *(
+        JobKind(
+            function=f"{kind}.{deed}",
+            queue="database",
+            request=REQUESTS[deed],
+            scope=shelf.write if deed in WRITING else shelf.read,
+            # A write that is asked again once its caller has gone could undo a later one.
+            replayable=deed not in WRITING,
+        )
+        for kind, shelf in SHELVES.items()
+        for deed in Deed
+    ),
 )
 
 _ERRORS: Final[dict[Category, type[TickgateError]]] = {

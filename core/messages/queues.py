@@ -1,6 +1,6 @@
 """How a queue stands at one moment."""
 
-from core.messages.jobs import Message
+from core.messages.message import Message
 
 
 class QueueStanding(Message, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """Records: what callers keep with us under names of their own, and in which store each kind lives.
 
-Every write names the version it makes, which is the id of the job that writes. A job that is run again, because its
-worker died, finds its own version and knows that its work is done.
+Every write names the version it makes. A write that is tried again, because its worker died, finds its own version
+and knows that its work is done.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import Annotated, Final, Generic, Literal, TypeVar
 
 import msgspec
+
+from core.model.principals import Scope
 
 ID_PATTERN: Final = r"^[A-Za-z0-9_$#.+!@^=-]{1,64}$"
 SYMBOLS_MAX: Final = 500
@@ -154,23 +156,46 @@ class Record(Generic[Read]):
     body: Read
 
 
+class Deed(StrEnum):
+    """What can be done to records, by the name its job has."""
+
+    CREATE = "create"
+    READ = "read"
+    PAGE = "page"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+WRITING: Final = frozenset({Deed.CREATE, Deed.UPDATE, Deed.DELETE})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shelf:
-    """Where a kind lives. keeper: the hub's name for the `Records` that keep it; filters: fields a list may ask for."""
+    """Where a kind lives. keeper: the hub's name for the `Records` that keep it; filters: fields a list may ask for;
+    read, write: what its callers must be allowed.
+    """
 
     body: type[Body]
     keeper: str
+    read: Scope
+    write: Scope
     filters: tuple[str, ...] = ()
 
 
+def _shelf(body: type[Body], keeper: str, area: str, *filters: str) -> Shelf:
+    return Shelf(
+        body=body, keeper=keeper, read=Scope(f"{area}:read"), write=Scope(f"{area}:write"), filters=filters
+    )
+
+
 SHELVES: Final[dict[RecordKind, Shelf]] = {
-    RecordKind.ACCOUNTS: Shelf(body=Account, keeper="ledger_records", filters=("server",)),
-    RecordKind.INSTRUMENTS: Shelf(body=Instrument, keeper="ledger_records", filters=("symbol",)),
-    RecordKind.ANNOTATIONS: Shelf(body=Annotation, keeper="tick_records", filters=("symbol", "label")),
-    RecordKind.WATCHLISTS: Shelf(body=Watchlist, keeper="brief_records"),
-    RecordKind.INCIDENTS: Shelf(body=Incident, keeper="similarity", filters=("service", "category")),
-    RecordKind.MARKET_WINDOWS: Shelf(body=MarketWindow, keeper="similarity", filters=("symbol", "label")),
-    RecordKind.SERVICES: Shelf(body=Service, keeper="topology", filters=("sort",)),
-    RecordKind.FLOWS: Shelf(body=Flow, keeper="topology", filters=("origin", "target")),
+    RecordKind.ACCOUNTS: _shelf(Account, "ledger_records", "accounts", "server"),
+    RecordKind.INSTRUMENTS: _shelf(Instrument, "ledger_records", "market", "symbol"),
+    RecordKind.ANNOTATIONS: _shelf(Annotation, "tick_records", "market", "symbol", "label"),
+    RecordKind.WATCHLISTS: _shelf(Watchlist, "brief_records", "market"),
+    RecordKind.INCIDENTS: _shelf(Incident, "similarity", "incidents", "service", "category"),
+    RecordKind.MARKET_WINDOWS: _shelf(MarketWindow, "similarity", "market", "symbol", "label"),
+    RecordKind.SERVICES: _shelf(Service, "topology", "topology", "sort"),
+    RecordKind.FLOWS: _shelf(Flow, "topology", "topology", "origin", "target"),
 }
 assert set(SHELVES) == set(RecordKind), "every kind has its shelf"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from core.messages.dead_letters import DeadLetter
-    from core.messages.jobs import Answer, ErrorReport, JobState, Message
+    from core.messages.jobs import Answer, ErrorReport, JobState
+    from core.messages.message import Message
     from core.messages.queues import QueueStanding
     from core.model.retries import RetryClass
 

@@ -24,13 +24,13 @@ from core.messages.jobs import (
     Answer,
     BarQuery,
     JobStatus,
-    Message,
     QuarantineQuery,
     QuoteQuery,
     Reported,
     SymbolQuery,
     TickQuery,
 )
+from core.messages.message import Message
 from core.ports.jobs import JobFunction
 from core.settings import Settings
 from tests.engines import PASSWORD, Engine, House, build_house, listens, wait_for

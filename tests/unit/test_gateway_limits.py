@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from core.errors.exceptions import RateLimited, Unavailable
-from core.messages.jobs import Answer, JobState, Message, SymbolQuery
+from core.messages.jobs import Answer, JobState, SymbolQuery
+from core.messages.message import Message
 from core.model.rates import Rate, Verdict
 from core.settings import LimitsSettings
 from gateway.limits import Limits, TenantQueue

@@ -24,7 +24,8 @@ from core.adapters.redis.job_queue_left import LeftJobs
 from core.adapters.redis.link import Link, running
 from core.errors.exceptions import NotFound, Unavailable
 from core.messages.codec import encode
-from core.messages.jobs import JOBS, Answer, ErrorReport, JobState, JobStatus, Message, raised_from
+from core.messages.jobs import JOBS, Answer, ErrorReport, JobState, JobStatus, raised_from
+from core.messages.message import Message
 from core.settings import RedisSettings, Settings
 from core.telemetry import metrics
 from core.telemetry.tracing import current_traceparent

@@ -1,0 +1,113 @@
+"""The routes of records: five rows for every kind."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from core.infrastructure.providers import PROVIDERS
+from core.model.records import SHELVES, RecordKind
+from gateway import answers, records
+from gateway.parameters import NoParameters
+from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
+from gateway.record_shapes import SHAPES
+from gateway.routing import Content, Endpoint, Handler, RateClass
+
+BODY_BYTES_MAX: Final = 64 * 1024
+DEADLINE_S: Final = 15.0
+
+
+def _told(what: str) -> Content:
+    return Content(description=what, schema=answers.Problem, types=(PROBLEM_TYPE,))
+
+
+_LATER: Final = Content(
+    description="It takes longer than the caller waits; the answer will be at Location.",
+    schema=answers.AcceptedJob,
+    headers=("Location", "Retry-After"),
+)
+_GONE: Final = _told("There is no such record.")
+_REFUSED: Final = _told("What it depends on, or what depends on it, is in the way; or the job was cancelled.")
+
+
+def _endpoints_of(kind: RecordKind) -> Sequence[Endpoint]:
+    shelf, shapes = SHELVES[kind], SHAPES[kind]
+    record = Content(description="The record.", schema=shapes.record, headers=("ETag",))
+    common: dict[str, Any] = {"deadline_s": DEADLINE_S}
+    reading = {**common, "access": shelf.read, "rate": RateClass.READ}
+    writing = {**common, "access": shelf.write, "rate": RateClass.WRITE}
+    made = Content(description="The record.", schema=shapes.record, headers=("ETag", "Location"))
+    page = Content(description="A page.", schema=shapes.page, headers=("Link", "X-Next-Cursor"))
+    same = Content(description="It still is what If-None-Match names.", types=(), headers=("ETag",))
+    one = f"/v1/{kind}/{{id}}"
+    return (
+        Endpoint(
+            method="POST",
+            path=f"/v1/{kind}",
+            handler=_named(records.create(kind), kind, "create", "Make a record."),
+            query=NoParameters,
+            body=Content(description="What to keep.", schema=shapes.wish),
+            body_bytes_max=BODY_BYTES_MAX,
+            idempotent=True,
+            answers={201: made, 202: _LATER, 404: _told("What it names is not there."), 409: _REFUSED},
+            **writing,
+        ),
+        Endpoint(
+            method="GET",
+            path=f"/v1/{kind}",
+            handler=_named(records.listed(kind), kind, "list", "List records, in the order of their ids."),
+            query=shapes.query,
+            answers={200: page, 202: _LATER, 409: _REFUSED},
+            **reading,
+        ),
+        Endpoint(
+            method="GET",
+            path=one,
+            handler=_named(records.read(kind), kind, "read", "Show a record."),
+            query=NoParameters,
+            headers=("If-None-Match",),
+            answers={200: record, 202: _LATER, 304: same, 404: _GONE, 409: _REFUSED},
+            **reading,
+        ),
+        Endpoint(
+            method="PUT",
+            path=one,
+            handler=_named(
+                records.update(kind), kind, "update", "Replace a record that has not changed since."
+            ),
+            query=NoParameters,
+            body=Content(description="All of it.", schema=shelf.body),
+            body_bytes_max=BODY_BYTES_MAX,
+            headers=("If-Match",),
+            answers={200: record, 202: _LATER, 404: _GONE, 409: _REFUSED},
+            **writing,
+        ),
+        Endpoint(
+            method="DELETE",
+            path=one,
+            handler=_named(
+                records.delete(kind), kind, "delete", "Delete a record that has not changed since."
+            ),
+            query=NoParameters,
+            headers=("If-Match",),
+            answers={
+                202: _LATER,
+                204: Content(description="It is gone.", types=()),
+                404: _GONE,
+                409: _REFUSED,
+            },
+            **writing,
+        ),
+    )
+
+
+def _named(handler: Handler, kind: RecordKind, deed: str, summary: str) -> Handler:
+    handler.__name__ = f"{deed}_{kind.replace('-', '_')}"
+    handler.__doc__ = f"{summary[:-1].replace('a record', f'one of the {kind}').replace('records', kind)}."
+    return handler
+
+
+ENDPOINTS: Final = tuple(
+    endpoint
+    for kind, shelf in SHELVES.items()
+    if shelf.keeper in PROVIDERS
+    for endpoint in _endpoints_of(kind)
+)

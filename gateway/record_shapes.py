@@ -1,0 +1,75 @@
+"""The shapes of records on the wire, made from their bodies."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, cast
+
+import msgspec
+
+from core.messages.message import Message
+from core.messages.records import PAGE_DEFAULT, PageLimit
+from core.model.records import SHELVES, RecordId, RecordKind
+from gateway import answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shapes:
+    """Of one kind."""
+
+    wish: type[msgspec.Struct]
+    record: type[msgspec.Struct]
+    page: type[msgspec.Struct]
+    query: type[Message]
+
+
+def _shapes(kind: RecordKind) -> Shapes:
+    body = SHELVES[kind].body
+    name, text = body.__name__, (body.__doc__ or "").partition("\n")[0]
+    record = msgspec.defstruct(
+        f"{name}Record",
+        [
+            ("id", RecordId),
+            ("version", Annotated[str, msgspec.Meta(description="What If-Match names; also the ETag.")]),
+            ("created_at_ms", answers.EpochMs),
+            ("updated_at_ms", answers.EpochMs),
+        ],
+        bases=(body,),
+        kw_only=True,
+        namespace={"__doc__": text},
+    )
+    return Shapes(
+        wish=msgspec.defstruct(
+            f"New{name}",
+            [("id", RecordId | msgspec.UnsetType, msgspec.UNSET)],
+            bases=(body,),
+            frozen=True,
+            kw_only=True,
+            namespace={"__doc__": f"{text} Without an id it is given one."},
+        ),
+        record=record,
+        page=msgspec.defstruct(
+            f"{name}Page",
+            [("items", list[record]), ("next_cursor", answers.NextCursor)],  # type: ignore[valid-type]
+            kw_only=True,
+            namespace={"__doc__": f"A page of {kind}, in the order of their ids."},
+        ),
+        query=_query(kind, name),
+    )
+
+
+def _query(kind: RecordKind, name: str) -> type[Message]:
+    query: Any = msgspec.defstruct(
+        f"{name}Query",
+        [
+            ("cursor", RecordId | None, None),
+            ("limit", PageLimit, PAGE_DEFAULT),
+            *((field, answers.FilterText | None, None) for field in SHELVES[kind].filters),
+        ],
+        bases=(Message,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": f"One page of {kind}."},
+    )
+    return cast(type[Message], query)
+
+
+SHAPES: Final = {kind: _shapes(kind) for kind in SHELVES}
