@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from core.infrastructure.providers import PROVIDERS
 from core.model.records import SHELVES, RecordKind
 from gateway import answers, records
 from gateway.parameters import NoParameters
@@ -105,9 +104,4 @@ def _named(handler: Handler, kind: RecordKind, deed: str, summary: str) -> Handl
     return handler
 
 
-ENDPOINTS: Final = tuple(
-    endpoint
-    for kind, shelf in SHELVES.items()
-    if shelf.keeper in PROVIDERS
-    for endpoint in _endpoints_of(kind)
-)
+ENDPOINTS: Final = tuple(endpoint for kind in SHELVES for endpoint in _endpoints_of(kind))

@@ -7,7 +7,7 @@ import msgspec
 
 from core.messages.message import Message
 from core.messages.records import PAGE_DEFAULT, PageLimit
-from core.model.records import SHELVES, RecordId, RecordKind
+from core.model.records import SHELVES, Body, RecordId, RecordKind
 from gateway import answers
 
 
@@ -15,7 +15,7 @@ from gateway import answers
 class Shapes:
     """Of one kind."""
 
-    wish: type[msgspec.Struct]
+    wish: type[Body]
     record: type[msgspec.Struct]
     page: type[msgspec.Struct]
     query: type[Message]
@@ -37,14 +37,7 @@ def _shapes(kind: RecordKind) -> Shapes:
         namespace={"__doc__": text},
     )
     return Shapes(
-        wish=msgspec.defstruct(
-            f"New{name}",
-            [("id", RecordId | msgspec.UnsetType, msgspec.UNSET)],
-            bases=(body,),
-            frozen=True,
-            kw_only=True,
-            namespace={"__doc__": f"{text} Without an id it is given one."},
-        ),
+        wish=_wish(body, name, text),
         record=record,
         page=msgspec.defstruct(
             f"{name}Page",
@@ -54,6 +47,18 @@ def _shapes(kind: RecordKind) -> Shapes:
         ),
         query=_query(kind, name),
     )
+
+
+def _wish(body: type[Body], name: str, text: str) -> type[Body]:
+    wish: Any = msgspec.defstruct(
+        f"New{name}",
+        [("id", RecordId | msgspec.UnsetType, msgspec.UNSET)],
+        bases=(body,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": f"{text} Without an id it is given one."},
+    )
+    return cast(type[Body], wish)
 
 
 def _query(kind: RecordKind, name: str) -> type[Message]:

@@ -20,7 +20,7 @@ from core.messages.records import (
     RecordQuestion,
     RecordUpdate,
 )
-from core.model.records import ID_PATTERN, SHELVES, Deed, RecordKind
+from core.model.records import ID_PATTERN, SHELVES, Body, Deed, RecordKind
 from gateway.bodies import parse_json
 from gateway.idempotency import HEADER as KEY_HEADER
 from gateway.market import accepted, written
@@ -36,7 +36,7 @@ _ANY: Final = "*"
 def create(kind: RecordKind) -> Handler:
     async def create(call: Call) -> Response:
         parse(call.request, NoParameters)
-        wish = msgspec.structs.asdict(parse_json(call, SHAPES[kind].wish))
+        wish = _sound(parse_json(call, SHAPES[kind].wish))
         version = _version_of(call, kind)
         named = wish.pop("id")
         record_id = version if named is msgspec.UNSET else named
@@ -80,7 +80,7 @@ def update(kind: RecordKind) -> Handler:
     async def update(call: Call) -> Response:
         parse(call.request, NoParameters)
         record_id, expected = _id_of(call), _expected(call)
-        body = msgspec.structs.asdict(parse_json(call, SHELVES[kind].body))
+        body = _sound(parse_json(call, SHELVES[kind].body))
         asked = RecordUpdate(id=record_id, body=body, version=secrets.token_hex(16), expected=expected)
         answer = await _ask(call, kind, Deed.UPDATE, asked)
         return accepted(answer) if isinstance(answer, str) else _one(call, answer, 200)
@@ -103,6 +103,12 @@ async def _ask(call: Call, kind: RecordKind, deed: Deed, asked: Message) -> Answ
     return await call.services.queue.ask(
         f"{kind}.{deed}", asked, tenant=call.caller.tenant, timeout_ms=timeout_ms
     )
+
+
+def _sound(body: Body) -> dict[str, Any]:
+    if contradiction := body.contradiction():
+        raise Invalid(contradiction, code="CONTRADICTORY_BODY")
+    return msgspec.structs.asdict(body)
 
 
 def _one(call: Call, answer: Answer, status: int) -> Response:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from core.infrastructure.providers import PROVIDERS
 from core.model.records import (
     SHELVES,
     Account,
@@ -40,7 +39,6 @@ KEEPERS: list[Keeper] = [
     *(
         Keeper(name=service, service=service)
         for service in dict.fromkeys(shelf.keeper for shelf in SHELVES.values())
-        if service in PROVIDERS
     ),
 ]
 CASES = [

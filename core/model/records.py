@@ -5,6 +5,7 @@ and knows that its work is done.
 """
 
 from dataclasses import dataclass
+from decimal import Decimal as Number
 from enum import StrEnum
 from typing import Annotated, Final, Generic, Literal, TypeVar
 
@@ -28,8 +29,8 @@ Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,7}$", examples=
 Decimal = Annotated[
     str,
     msgspec.Meta(
-        description="A decimal number as text, exact.",
-        pattern=r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?$",
+        description="A decimal number above 0 as text, exact.",
+        pattern=r"^(?=.*[1-9])(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?$",
         examples=["0.01"],
     ),
 ]
@@ -44,6 +45,10 @@ Price = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a caller writes of a record; all of it, each time."""
+
+    def contradiction(self) -> str:
+        """Say what cannot be true of the fields together, or nothing."""
+        return ""
 
 
 class Account(Body, frozen=True, kw_only=True):
@@ -73,6 +78,9 @@ class Instrument(Body, frozen=True, kw_only=True):
     volume_max: Decimal
     volume_step: Decimal
 
+    def contradiction(self) -> str:
+        return "volume_max is below volume_min" if Number(self.volume_max) < Number(self.volume_min) else ""
+
 
 class Annotation(Body, frozen=True, kw_only=True):
     """A mark on the market: a piece of news, a session, something odd. stop_ms: its last moment, where it lasts."""
@@ -82,6 +90,10 @@ class Annotation(Body, frozen=True, kw_only=True):
     stop_ms: EpochMs | None = None
     label: Word
     text: Text = ""
+
+    def contradiction(self) -> str:
+        ends_before = self.stop_ms is not None and self.stop_ms < self.start_ms
+        return "stop_ms is before start_ms" if ends_before else ""
 
 
 class Watchlist(Body, frozen=True, kw_only=True):
@@ -127,6 +139,9 @@ class Flow(Body, frozen=True, kw_only=True):
     target: RecordId
     sort: Literal["calls", "reads", "writes", "publishes", "consumes"]
     required: bool = True
+
+    def contradiction(self) -> str:
+        return "a flow leads from one service to another" if self.origin == self.target else ""
 
 
 Read = TypeVar("Read", bound=Body)
@@ -188,7 +203,10 @@ def _shelf(body: type[Body], keeper: str, area: str, *filters: str) -> Shelf:
     )
 
 
-SHELVES: Final[dict[RecordKind, Shelf]] = {
+READY: Final = frozenset({"ledger_records"})
+"""Keepers that have an adapter: add yours with it."""
+
+_SHELVES: Final[dict[RecordKind, Shelf]] = {
     RecordKind.ACCOUNTS: _shelf(Account, "ledger_records", "accounts", "server"),
     RecordKind.INSTRUMENTS: _shelf(Instrument, "ledger_records", "market", "symbol"),
     RecordKind.ANNOTATIONS: _shelf(Annotation, "tick_records", "market", "symbol", "label"),
@@ -198,4 +216,5 @@ SHELVES: Final[dict[RecordKind, Shelf]] = {
     RecordKind.SERVICES: _shelf(Service, "topology", "topology", "sort"),
     RecordKind.FLOWS: _shelf(Flow, "topology", "topology", "origin", "target"),
 }
-assert set(SHELVES) == set(RecordKind), "every kind has its shelf"
+assert set(_SHELVES) == set(RecordKind), "every kind has its shelf"
+SHELVES: Final = {kind: shelf for kind, shelf in _SHELVES.items() if shelf.keeper in READY}

@@ -6,8 +6,10 @@ from typing import Any
 
 import httpx
 import jsonschema_rs
+import msgspec
 import pytest
 
+from core.model.records import SHELVES, RecordKind
 from gateway import openapi
 from gateway.catalog import ENDPOINTS
 from gateway.routing import Endpoint
@@ -15,6 +17,7 @@ from tests import gateways
 from tests.dead_letters import bury, letter
 from tests.engines import House, wait_for
 from tests.gateways import DAY_MS, FrontDoor, tick
+from tests.record_keepers import body_of
 
 ROWS = [
     tick(1, DAY_MS + 1_000, 1.1, 1.2),
@@ -41,6 +44,7 @@ ASKED = {
     "/v1/keys": "/v1/keys",
     "/v1/queues": "/v1/queues",
     "/v1/dead-letters": "/v1/dead-letters",
+    **{f"/v1/{kind}": f"/v1/{kind}" for kind in SHELVES},
     "/.well-known/jwks.json": "/.well-known/jwks.json",
     "/.well-known/oauth-authorization-server": "/.well-known/oauth-authorization-server",
 }
@@ -67,7 +71,16 @@ def http(door: FrontDoor) -> Iterator[httpx.Client]:
         answer = http.post("/v1/keys", json=wish, headers={"Idempotency-Key": "a-key-to-list"})
         assert answer.status_code == 201, answer.text
         bury(door.settings, letter("demo"))
+        for kind in SHELVES:
+            keep(http, kind)
         yield http
+
+
+def keep(http: httpx.Client, kind: RecordKind) -> None:
+    for name in ("a", "b"):
+        wish = {**msgspec.to_builtins(body_of(kind)), "id": name}
+        answer = http.post(f"/v1/{kind}", json=wish, headers={"Idempotency-Key": f"{kind}-{name}-made"})
+        assert answer.status_code == 201, answer.text
 
 
 def promised(path: str, status: int, kind: str = "application/json") -> dict[str, Any]:

@@ -4,6 +4,7 @@ A route with path parameters, or one that demands a body, needs a recipe in PLAN
 """
 
 import json
+import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,18 +13,21 @@ from enum import StrEnum
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from joserfc.jws import extract_compact
 
 from core.model.principals import Scope
+from core.model.records import SHELVES, RecordKind
 from gateway.catalog import ENDPOINTS
 from gateway.routing import Access, Endpoint
 from tests import gateways
 from tests.dead_letters import bury, letter, queued_job
 from tests.engines import House, wait_for
 from tests.gateways import DAY_MS, FrontDoor, tick
+from tests.record_keepers import body_of
 
 OWNER, STRANGER = "demo", "rival"
 CREDENTIALS = {"client_id": OWNER, "client_secret": gateways.SECRET}
@@ -71,6 +75,7 @@ class Plan:
     owned: Callable[["Matrix"], dict[str, str]] | None = None
     answers: frozenset[int] = frozenset({200})
     by_key: frozenset[int] = frozenset()
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -137,7 +142,7 @@ class Matrix:
             params=plan.query,
             data=plan.form,
             json=plan.json,
-            headers=self.headers(caller, endpoint) | (named() if endpoint.idempotent else {}),
+            headers=self.headers(caller, endpoint) | plan.headers | (named() if endpoint.idempotent else {}),
         )
 
     def owner(self) -> dict[str, str]:
@@ -145,7 +150,8 @@ class Matrix:
 
     def marks(self) -> list[str]:
         """Return the ids of one of everything that paths can name, all of the owner."""
-        plans = (plan for name, plan in PLANS.items() if "{id}" in name)
+        served = {f"{e.method} {e.path}" for e in ENDPOINTS}
+        plans = (plan for name, plan in PLANS.items() if "{id}" in name and name in served)
         return [plan.owned(self)["id"] for plan in plans if plan.owned]
 
     def made_key(self) -> dict[str, str]:
@@ -167,6 +173,12 @@ class Matrix:
         dead = letter(OWNER)
         bury(self.door.settings, dead)
         return {"id": dead.id}
+
+    def made_record(self, kind: RecordKind) -> dict[str, str]:
+        wish = msgspec.to_builtins(body_of(kind, secrets.randbelow(1_000_000)))
+        answer = self.http.post(f"/v1/{kind}", json=wish, headers={**self.owner(), **named()})
+        assert answer.status_code == 201, answer.text
+        return {"id": answer.json()["id"]}
 
     def queued_job(self) -> dict[str, str]:
         return {"id": queued_job(self.door.settings, OWNER)}
@@ -197,6 +209,24 @@ PLANS: dict[str, Plan] = {
     "POST /v1/dead-letters/{id}/replay": Plan(owned=Matrix.buried, answers=frozenset({202})),
     "GET /v1/jobs/{id}/answer": Plan(owned=Matrix.finished_job),
 }
+
+
+def _plans_of(kind: RecordKind) -> dict[str, Plan]:
+    body, any_version = msgspec.to_builtins(body_of(kind)), {"If-Match": "*"}
+
+    def made(matrix: Matrix) -> dict[str, str]:
+        return matrix.made_record(kind)
+
+    return {
+        f"POST /v1/{kind}": Plan(json=body, answers=frozenset({201})),
+        f"GET /v1/{kind}/{{id}}": Plan(owned=made),
+        f"PUT /v1/{kind}/{{id}}": Plan(json=body, owned=made, headers=any_version),
+        f"DELETE /v1/{kind}/{{id}}": Plan(owned=made, headers=any_version, answers=frozenset({204})),
+    }
+
+
+for _kind in SHELVES:
+    PLANS |= _plans_of(_kind)
 
 
 def plan_of(endpoint: Endpoint) -> Plan:

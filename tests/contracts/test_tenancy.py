@@ -44,6 +44,11 @@ ROWS: dict[str, str] = {
     "dead_letters": "(id, job_id, queue, function, tenant, job, attempts, category, code, public, fingerprint,"
     " traceparent, first_failed_at, last_failed_at) values (substr(md5('{tenant}'), 1, 27), 'j', 'q', 'f', '{tenant}',"
     " '', 1, 'c', 'c', 'p', 'f', 't', now(), now())",
+    "accounts": "(tenant, id, version, title, login, server, currency, leverage, trade_mode, margin_mode)"
+    " values ('{tenant}', 'a', 'v', 't', 1, 's', 'EUR', 1, 'demo', 'netting')",
+    "instruments": "(tenant, id, version, symbol, description, base_currency, profit_currency, margin_currency, digits,"
+    " tick_size, contract_size, volume_min, volume_max, volume_step)"
+    " values ('{tenant}', 'i', 'v', 's', '', 'EUR', 'USD', 'EUR', 5, '1', '1', '1', '1', '1')",
     "idempotency_keys": "(tenant, subject, key_hash, fingerprint, owner, lease_expires_at, expires_at)"
     f" values ('{{tenant}}', 's', {BYTES}, {BYTES}, gen_random_uuid(), now(), now())",
 }

@@ -9,6 +9,7 @@ from core.errors.categories import Category
 from core.errors.exceptions import Defect
 from core.messages.jobs import JOBS, ErrorReport
 from core.model.principals import Scope
+from core.model.records import SHELVES
 from core.settings import WorkerSettings
 from gateway.catalog import ENDPOINTS, routes
 from gateway.problems import problem
@@ -16,6 +17,7 @@ from gateway.routing import Access, Endpoint
 from workers.exports import TickExports
 from workers.market import MarketReads
 from workers.queues import QUEUES
+from workers.records import RecordJobs
 
 
 def test_a_route_without_an_access_decision_refuses_to_start() -> None:
@@ -54,5 +56,7 @@ def test_every_job_has_a_queue_that_runs_and_a_function() -> None:
     reads = MarketReads(registry=nothing, reader=nothing, quotes_kept=nothing, certifier=nothing)
     exports = TickExports(limits=WorkerSettings(), registry=nothing, tick_pages=nothing, streams=nothing)
     probes = {f"{queue}.probe" for queue in QUEUES}
-    served = {function.name for function in (*reads.functions(), *exports.functions())}
+    records = [RecordJobs(kind=kind, keeper=nothing) for kind in SHELVES]
+    makers = (reads, exports, *records)
+    served = {function.name for maker in makers for function in maker.functions()}
     assert served | probes == set(JOBS)
