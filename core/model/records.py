@@ -30,7 +30,7 @@ Decimal = Annotated[
     str,
     msgspec.Meta(
         description="A decimal number above 0 as text, exact.",
-        pattern=r"^(?=.*[1-9])(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?$",
+        pattern=r"^([1-9][0-9]{0,11}(\.[0-9]{1,12})?|0\.0{0,9}[1-9][0-9]{0,9})$",
         examples=["0.01"],
     ),
 ]

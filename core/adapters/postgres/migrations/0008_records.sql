@@ -1,6 +1,6 @@
 -- Records of the ledger. Ids sort by code point whatever the database's locale; a decimal stays the text it was.
 
-create domain decimal_text as text check (value ~ '^(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?$' and value ~ '[1-9]');
+create domain decimal_text as text check (value ~ '^([1-9][0-9]{0,11}(\.[0-9]{1,12})?|0\.0{0,9}[1-9][0-9]{0,9})$');
 
 create table accounts (
     tenant text not null,
