@@ -6,6 +6,7 @@ from typing import Final
 
 from core.infrastructure.central_hub import Hub
 from core.infrastructure.import_manager import resolve
+from core.model.records import SHELVES
 from core.ports.jobs import JobFunction
 from core.settings import Settings
 from workers.queues import QUEUES
@@ -26,6 +27,7 @@ class Workshop:
 WORKSHOPS: Final[Mapping[str, Workshop]] = {
     "database": Workshop(
         needs=_ALWAYS
+        | {shelf.keeper for shelf in SHELVES.values()}
         | {
             "redis",
             "postgres",
@@ -41,7 +43,6 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "dead_letters",
             "idempotency",
             "grants",
-            "ledger_records",
         },
         functions=(
             "workers.market:functions",
