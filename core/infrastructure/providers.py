@@ -75,6 +75,11 @@ PROVIDERS: Final = _table(
         requires=frozenset({"postgres"}),
     ),
     Provider(
+        name="similarity",
+        opens="core.adapters.postgres.similarity:open_similarity",
+        requires=frozenset({"postgres"}),
+    ),
+    Provider(
         name="tick_store",
         opens="core.adapters.clickhouse.tick_store:open_tick_store",
         requires=frozenset({"clickhouse"}),

@@ -25,10 +25,22 @@ class Likeness:
     where: Mapping[str, str] = field(default_factory=dict)
     limit: int = 10
 
+    @property
+    def by_vector(self) -> bool:
+        return bool(self.vector) and (self.weight > 0 or not self.text)
+
+    @property
+    def by_words(self) -> bool:
+        return bool(self.text) and (self.weight < 1 or not self.vector)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """A record that was found. score: 1 for the same, 0 for nothing in common; comparable within one answer only."""
+    """A record that was found. score: 1 at most, 0 for nothing in common; comparable within one answer only.
+
+    By the vector it is the cosine, by words the share of the best one's, by both their weighted mean after each is
+    stretched to 0 to 1 over what was found.
+    """
 
     record: Record[Any]
     score: float
@@ -38,10 +50,16 @@ class Similarity(Records, Protocol):
     """The records that are found by what they are like. Each gets its vector when it is written."""
 
     async def similar(self, kind: RecordKind, tenant: str, likeness: Likeness) -> Sequence[Match]:
-        """Return the records most like it, the best first. Raises: Unavailable."""
+        """Return the records most like it, the best first; by words alone only those that have one of them.
+
+        Raises: Unavailable.
+        """
 
     async def load(self, kind: RecordKind, tenant: str, bodies: Mapping[str, Body], *, version: str) -> int:
-        """Keep many records by id, each in place of the one that is there; return how many. Raises: Unavailable."""
+        """Keep many records by id, each in place of the one that is there, whatever its version; return how many.
+
+        Some may be kept where it raises; asking again keeps the others. Raises: Unavailable.
+        """
 
     async def ping(self) -> None:
         """Raises: Unavailable."""

@@ -1,0 +1,176 @@
+"""Similarity in PostgreSQL: pgvector for nearness, BM25 in SQL for words, both fused as Weaviate fuses them."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+
+from core.adapters.postgres.fusion import fused
+from core.adapters.postgres.pool import Postgres
+from core.adapters.postgres.similarity_tables import TABLES, Table
+from core.errors.exceptions import Conflict, Misconfigured, NotFound
+from core.model.records import Body, Record, RecordKind
+from core.model.words import asked
+from core.ports.similarity import Likeness, Match
+from core.settings import Settings
+
+CANDIDATES_MIN: Final = 100
+"""Of each ranking before they are fused, as Weaviate takes."""
+EFFORT_MAX: Final = 1_000
+"""pgvector's own limit of what one round of the index finds."""
+SCANNED_ROWS_MAX: Final = 20_000
+"""Of the index, while filters leave too few; then fewer are answered."""
+LOADED_ROWS: Final = 500
+"""Of one transaction."""
+
+
+class PostgresSimilarity:
+    """The `Similarity` port on PostgreSQL."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def create(
+        self, kind: RecordKind, tenant: str, record_id: str, body: Body, *, version: str
+    ) -> Record[Any]:
+        table = TABLES[kind]
+        async with self._postgres.of_tenant(tenant) as connection:
+            row = await connection.fetchrow(table.create, tenant, record_id, version, *table.values(body))
+            if row is None:
+                row = await connection.fetchrow(table.select, tenant, record_id)
+        if row is None or row["version"] != version:
+            raise Conflict(f"{record_id!r} is there already", code="RECORD_EXISTS")
+        return table.record(row)
+
+    async def read(self, kind: RecordKind, tenant: str, record_id: str) -> Record[Any]:
+        table = TABLES[kind]
+        async with self._postgres.of_tenant(tenant) as connection:
+            row = await connection.fetchrow(table.select, tenant, record_id)
+        return table.record(_found(row, record_id))
+
+    async def page(
+        self, kind: RecordKind, tenant: str, *, after: str | None, limit: int, where: Mapping[str, str]
+    ) -> Sequence[Record[Any]]:
+        table = TABLES[kind]
+        names = table.filters(where)
+        values = [where[name] for name in names]
+        async with self._postgres.of_tenant(tenant) as connection:
+            rows = await connection.fetch(table.page(names), tenant, after, limit, *values)
+        return [table.record(row) for row in rows]
+
+    async def update(
+        self, kind: RecordKind, tenant: str, record_id: str, body: Body, *, expected: str | None, version: str
+    ) -> Record[Any]:
+        table = TABLES[kind]
+        values = table.values(body)
+        async with self._postgres.of_tenant(tenant) as connection:
+            row = await connection.fetchrow(table.update, tenant, record_id, version, expected, *values)
+            if row is None:
+                row = _found(await connection.fetchrow(table.select, tenant, record_id), record_id)
+        if row["version"] != version:
+            raise _mismatch(record_id)
+        return table.record(row)
+
+    async def delete(self, kind: RecordKind, tenant: str, record_id: str, *, expected: str | None) -> None:
+        table = TABLES[kind]
+        async with self._postgres.of_tenant(tenant) as connection:
+            if await connection.fetchrow(table.delete, tenant, record_id, expected) is None:
+                _found(await connection.fetchrow(table.select, tenant, record_id), record_id)
+                raise _mismatch(record_id)
+
+    async def similar(self, kind: RecordKind, tenant: str, likeness: Likeness) -> Sequence[Match]:
+        table = TABLES[kind]
+        async with self._postgres.of_tenant(tenant) as connection:
+            scores = await _scores(connection, table, tenant, likeness)
+            best = sorted(scores, key=lambda key: (-scores[key], key))[: likeness.limit]
+            rows = await connection.fetch(table.several, tenant, best)
+        records = {row["id"]: table.record(row) for row in rows}
+        return [Match(record=records[key], score=scores[key]) for key in best if key in records]
+
+    async def load(self, kind: RecordKind, tenant: str, bodies: Mapping[str, Body], *, version: str) -> int:
+        table = TABLES[kind]
+        # In the order of their ids, so that two loads of the same records never wait for each other in a circle.
+        ids = sorted(bodies)
+        for start in range(0, len(ids), LOADED_ROWS):
+            batch = ids[start : start + LOADED_ROWS]
+            rows = [(tenant, key, version, *table.values(bodies[key])) for key in batch]
+            async with self._postgres.of_tenant(tenant) as connection:
+                await connection.executemany(table.load, rows)
+        return len(ids)
+
+    async def ping(self) -> None:
+        await self._postgres.ping()
+
+
+async def _scores(
+    connection: asyncpg.Connection, table: Table, tenant: str, likeness: Likeness
+) -> dict[str, float]:
+    """Return the score of each record that may be answered, 0 to 1."""
+    words = asked(likeness.text) if likeness.by_words else []
+    both = bool(words) and likeness.by_vector
+    limit = max(likeness.limit, CANDIDATES_MIN) if both else likeness.limit
+    near = await _nearest(connection, table, tenant, likeness, limit) if likeness.by_vector else {}
+    worded = await _worded(connection, table, tenant, likeness, words, limit) if words else {}
+    if both:
+        return fused(near, worded, likeness.weight)
+    if words:
+        best = max(worded.values(), default=1.0)
+        return {key: score / best for key, score in worded.items()}
+    return {key: max(0.0, score) for key, score in near.items()}
+
+
+async def _nearest(
+    connection: asyncpg.Connection, table: Table, tenant: str, likeness: Likeness, limit: int
+) -> dict[str, float]:
+    """Return the cosines of the nearest: exactly where the planner reads all, nearly so where it uses the index."""
+    await connection.execute(
+        # Without it a filter could leave nothing of the few that one round of the index finds.
+        "select set_config('hnsw.iterative_scan', 'strict_order', true),"
+        " set_config('hnsw.ef_search', $1, true), set_config('hnsw.max_scan_tuples', $2, true)",
+        str(min(max(limit, CANDIDATES_MIN), EFFORT_MAX)),
+        str(SCANNED_ROWS_MAX),
+    )
+    names = table.filters(likeness.where)
+    values = [likeness.where[name] for name in names]
+    rows = await connection.fetch(table.nearest(names), tenant, list(likeness.vector), limit, *values)
+    return {row["id"]: 1.0 - row["distance"] for row in rows}
+
+
+async def _worded(
+    connection: asyncpg.Connection,
+    table: Table,
+    tenant: str,
+    likeness: Likeness,
+    words: Sequence[str],
+    limit: int,
+) -> dict[str, float]:
+    names = table.filters(likeness.where)
+    values = [likeness.where[name] for name in names]
+    rows = await connection.fetch(table.worded(names), tenant, words, limit, *values)
+    return {row["id"]: row["score"] for row in rows}
+
+
+def _found(row: asyncpg.Record | None, record_id: str) -> asyncpg.Record:
+    if row is None:
+        raise NotFound(f"there is no {record_id!r}", code="RECORD_NOT_FOUND")
+    return row
+
+
+def _mismatch(record_id: str) -> Conflict:
+    return Conflict(f"{record_id!r} has been written since", code="VERSION_MISMATCH")
+
+
+@asynccontextmanager
+async def open_similarity(
+    _settings: Settings, services: Mapping[str, Any]
+) -> AsyncIterator[PostgresSimilarity]:
+    """Raises: Misconfigured: PostgreSQL has no pgvector, and no Weaviate is set."""
+    postgres: Postgres = services["postgres"]
+    async with postgres.acquire() as connection:
+        if not await connection.fetchval("select exists (select from pg_extension where extname = 'vector')"):
+            raise Misconfigured(
+                "PostgreSQL has no pgvector: create its extension `vector`, or set weaviate.host",
+                code="PGVECTOR_MISSING",
+            )
+    yield PostgresSimilarity(postgres)
