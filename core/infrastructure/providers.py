@@ -28,6 +28,7 @@ PROVIDERS: Final = _table(
     Provider(name="postgres", opens="core.adapters.postgres.pool:open_pool", pinged=True),
     Provider(name="clickhouse", opens="core.adapters.clickhouse.client:open_client", pinged=True),
     Provider(name="redis", opens="core.adapters.redis.client:open_client", pinged=True),
+    Provider(name="weaviate", opens="core.adapters.weaviate.client:open_client", pinged=True),
     Provider(
         name="sources",
         opens="core.adapters.postgres.sources:open_sources",
@@ -135,7 +136,13 @@ PROVIDERS: Final = _table(
     Provider(name="job_runner", opens="core.adapters.redis.job_queue_worker:open_job_runner"),
 )
 
-CHOSEN: Final[dict[str, Provider]] = {}
+CHOSEN: Final[dict[str, Provider]] = {
+    "weaviate": Provider(
+        name="similarity",
+        opens="core.adapters.weaviate.similarity:open_similarity",
+        requires=frozenset({"locks", "weaviate"}),
+    ),
+}
 """By the section of the settings whose `host`, once set, puts this provider in place of the one that stands in."""
 
 

@@ -16,7 +16,9 @@ from core.model.words import ASKED_MAX, LETTERS_MAX, asked, words, words_of
 
 PRICES = st.floats(0.001, 1e6, allow_nan=False)
 CLOSES = st.lists(PRICES, min_size=CLOSES_MIN, max_size=200)
-MESSAGES = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=300)
+MESSAGES = st.text(
+    st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=300
+)
 
 
 def incident(message: str, service: str = "bridge", category: str = "UNAVAILABLE") -> Incident:
@@ -67,7 +69,12 @@ def test_a_stored_vector_is_the_one_made_today() -> None:
     """It may change only with a migration that makes all stored ones anew."""
     vector = vector_of(incident("connection refused by 10.0.0.1:5432"))
     strongest = sorted(range(len(vector)), key=lambda at: -abs(vector[at]))[:4]
-    assert [(at, round(vector[at], 4)) for at in strongest] == [(104, 0.5106), (221, -0.3354), (246, -0.3354), (45, -0.3128)]
+    assert [(at, round(vector[at], 4)) for at in strongest] == [
+        (104, 0.5106),
+        (221, -0.3354),
+        (246, -0.3354),
+        (45, -0.3128),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +84,10 @@ def test_a_stored_vector_is_the_one_made_today() -> None:
         ("timeout after 31ms", "timeout after 1.5 ms"),
         ("connection to 10.0.0.1:5432 refused", "connection to 192.168.17.4:6432 refused"),
         ("job 0198c2f07a3d7bd1b1a2 lost", "job 01990b6ac4f47c0f9e5d lost"),
-        ("order 3f2504e0-4f89-11d3-9a0c-0305e82c3301 gone", "order 9b2504e0-4f89-11d3-9a0c-0305e82c33ff gone"),
+        (
+            "order 3f2504e0-4f89-11d3-9a0c-0305e82c3301 gone",
+            "order 9b2504e0-4f89-11d3-9a0c-0305e82c33ff gone",
+        ),
         ("bad frame 0x1F", "bad frame 0xdeadbeef"),
         ("ticket 8f3a2c", "ticket 7b1d9e"),
         ("Connection Reset", "connection reset"),
@@ -114,7 +124,9 @@ def test_the_level_of_prices_does_not_matter(closes: list[float], factor: float)
         assert likeness(window(closes), window(moved)) == pytest.approx(1, abs=1e-3)
 
 
-@given(steps=st.lists(st.floats(-0.01, 0.01), min_size=CLOSES_MIN - 1, max_size=200), factor=st.floats(0.1, 10))
+@given(
+    steps=st.lists(st.floats(-0.01, 0.01), min_size=CLOSES_MIN - 1, max_size=200), factor=st.floats(0.1, 10)
+)
 def test_the_size_of_the_move_does_not_matter(steps: list[float], factor: float) -> None:
     if np.ptp(np.cumsum([0, *steps])) < 1e-6:
         return

@@ -107,17 +107,17 @@ async def _scores(
     connection: asyncpg.Connection, table: Table, tenant: str, likeness: Likeness
 ) -> dict[str, float]:
     """Return the score of each record that may be answered, 0 to 1."""
-    words = asked(likeness.text) if likeness.by_words else []
-    both = bool(words) and likeness.by_vector
+    words = likeness.by_words and bool(asked(likeness.text))
+    both = words and likeness.by_vector
     limit = max(likeness.limit, CANDIDATES_MIN) if both else likeness.limit
     near = await _nearest(connection, table, tenant, likeness, limit) if likeness.by_vector else {}
-    worded = await _worded(connection, table, tenant, likeness, words, limit) if words else {}
+    worded = await _worded(connection, table, tenant, likeness, limit) if words else {}
     if both:
         return fused(near, worded, likeness.weight)
     if words:
         best = max(worded.values(), default=1.0)
         return {key: score / best for key, score in worded.items()}
-    return {key: max(0.0, score) for key, score in near.items()}
+    return {key: min(1.0, max(0.0, score)) for key, score in near.items()}
 
 
 async def _nearest(
@@ -138,16 +138,11 @@ async def _nearest(
 
 
 async def _worded(
-    connection: asyncpg.Connection,
-    table: Table,
-    tenant: str,
-    likeness: Likeness,
-    words: Sequence[str],
-    limit: int,
+    connection: asyncpg.Connection, table: Table, tenant: str, likeness: Likeness, limit: int
 ) -> dict[str, float]:
     names = table.filters(likeness.where)
     values = [likeness.where[name] for name in names]
-    rows = await connection.fetch(table.worded(names), tenant, words, limit, *values)
+    rows = await connection.fetch(table.worded(names), tenant, asked(likeness.text), limit, *values)
     return {row["id"]: row["score"] for row in rows}
 
 
