@@ -18,6 +18,7 @@ from core.model.records import (
     Watchlist,
 )
 from core.settings import Settings
+from tests.weaviate_servers import with_double
 
 DAY_MS = 86_400_000
 
@@ -40,6 +41,7 @@ KEEPERS: list[Keeper] = [
         Keeper(name=service, service=service)
         for service in dict.fromkeys(shelf.keeper for shelf in SHELVES.values())
     ),
+    Keeper(name="weaviate-double", service="similarity", at=with_double),
 ]
 CASES = [
     (keeper, kind)

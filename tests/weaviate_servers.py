@@ -1,12 +1,14 @@
 """Weaviate for tests: the double in a process of its own, or the real server of TICKGATE_TEST_WEAVIATE_URL."""
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -40,6 +42,21 @@ def running_double(*arguments: str, api_key: str = "") -> Iterator[WeaviateSetti
             )
         finally:
             process.kill()
+
+
+@contextlib.asynccontextmanager
+async def with_double(settings: Settings) -> AsyncIterator[Settings]:
+    """Yield `settings` with the one double of this process, which lives until the process ends."""
+    chosen = msgspec.structs.replace(settings, weaviate=_double_of_this_process())
+    await _bring_forward(chosen)
+    yield chosen
+
+
+@functools.cache
+def _double_of_this_process() -> WeaviateSettings:
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(running_double())
 
 
 def real_server() -> WeaviateSettings:

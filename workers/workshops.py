@@ -43,6 +43,8 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "dead_letters",
             "idempotency",
             "grants",
+            "ledger_records",
+            "similarity",
         },
         functions=(
             "workers.market:functions",

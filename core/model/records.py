@@ -203,7 +203,7 @@ def _shelf(body: type[Body], keeper: str, area: str, *filters: str) -> Shelf:
     )
 
 
-READY: Final = frozenset({"ledger_records", "tick_records", "brief_records"})
+READY: Final = frozenset({"ledger_records", "tick_records", "brief_records", "similarity"})
 """Keepers that have an adapter: add yours with it."""
 
 _SHELVES: Final[dict[RecordKind, Shelf]] = {

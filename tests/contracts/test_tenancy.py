@@ -49,6 +49,10 @@ ROWS: dict[str, str] = {
     "instruments": "(tenant, id, version, symbol, description, base_currency, profit_currency, margin_currency, digits,"
     " tick_size, contract_size, volume_min, volume_max, volume_step)"
     " values ('{tenant}', 'i', 'v', 's', '', 'EUR', 'USD', 'EUR', 5, '1', '1', '1', '1', '1')",
+    "incidents": "(tenant, id, version, message, service, category, fingerprint, at_ms, resolution, vector, words,"
+    " words_count) values ('{tenant}', 'i', 'v', 'm', 's', 'c', '', 1, '', array_fill(0::real, array[256]), '', 0)",
+    "market_windows": "(tenant, id, version, symbol, interval, start_ms, label, closes, vector, words, words_count)"
+    " values ('{tenant}', 'i', 'v', 's', '1m', 1, 'l', '{{}}', array_fill(0::real, array[65]), '', 0)",
     "idempotency_keys": "(tenant, subject, key_hash, fingerprint, owner, lease_expires_at, expires_at)"
     f" values ('{{tenant}}', 's', {BYTES}, {BYTES}, gen_random_uuid(), now(), now())",
 }

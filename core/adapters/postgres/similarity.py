@@ -8,9 +8,10 @@ import asyncpg
 
 from core.adapters.postgres.fusion import fused
 from core.adapters.postgres.pool import Postgres
-from core.adapters.postgres.similarity_tables import TABLES, Table
-from core.errors.exceptions import Conflict, Misconfigured, NotFound
-from core.model.records import Body, Record, RecordKind
+from core.adapters.postgres.records import PostgresRecords
+from core.adapters.postgres.similarity_tables import TABLES, SimilarityTable
+from core.errors.exceptions import Unavailable
+from core.model.records import Body, RecordKind
 from core.model.words import asked
 from core.ports.similarity import Likeness, Match
 from core.settings import Settings
@@ -25,59 +26,11 @@ LOADED_ROWS: Final = 500
 """Of one transaction."""
 
 
-class PostgresSimilarity:
+class PostgresSimilarity(PostgresRecords):
     """The `Similarity` port on PostgreSQL."""
 
     def __init__(self, postgres: Postgres) -> None:
-        self._postgres = postgres
-
-    async def create(
-        self, kind: RecordKind, tenant: str, record_id: str, body: Body, *, version: str
-    ) -> Record[Any]:
-        table = TABLES[kind]
-        async with self._postgres.of_tenant(tenant) as connection:
-            row = await connection.fetchrow(table.create, tenant, record_id, version, *table.values(body))
-            if row is None:
-                row = await connection.fetchrow(table.select, tenant, record_id)
-        if row is None or row["version"] != version:
-            raise Conflict(f"{record_id!r} is there already", code="RECORD_EXISTS")
-        return table.record(row)
-
-    async def read(self, kind: RecordKind, tenant: str, record_id: str) -> Record[Any]:
-        table = TABLES[kind]
-        async with self._postgres.of_tenant(tenant) as connection:
-            row = await connection.fetchrow(table.select, tenant, record_id)
-        return table.record(_found(row, record_id))
-
-    async def page(
-        self, kind: RecordKind, tenant: str, *, after: str | None, limit: int, where: Mapping[str, str]
-    ) -> Sequence[Record[Any]]:
-        table = TABLES[kind]
-        names = table.filters(where)
-        values = [where[name] for name in names]
-        async with self._postgres.of_tenant(tenant) as connection:
-            rows = await connection.fetch(table.page(names), tenant, after, limit, *values)
-        return [table.record(row) for row in rows]
-
-    async def update(
-        self, kind: RecordKind, tenant: str, record_id: str, body: Body, *, expected: str | None, version: str
-    ) -> Record[Any]:
-        table = TABLES[kind]
-        values = table.values(body)
-        async with self._postgres.of_tenant(tenant) as connection:
-            row = await connection.fetchrow(table.update, tenant, record_id, version, expected, *values)
-            if row is None:
-                row = _found(await connection.fetchrow(table.select, tenant, record_id), record_id)
-        if row["version"] != version:
-            raise _mismatch(record_id)
-        return table.record(row)
-
-    async def delete(self, kind: RecordKind, tenant: str, record_id: str, *, expected: str | None) -> None:
-        table = TABLES[kind]
-        async with self._postgres.of_tenant(tenant) as connection:
-            if await connection.fetchrow(table.delete, tenant, record_id, expected) is None:
-                _found(await connection.fetchrow(table.select, tenant, record_id), record_id)
-                raise _mismatch(record_id)
+        super().__init__(postgres, TABLES)
 
     async def similar(self, kind: RecordKind, tenant: str, likeness: Likeness) -> Sequence[Match]:
         table = TABLES[kind]
@@ -104,7 +57,7 @@ class PostgresSimilarity:
 
 
 async def _scores(
-    connection: asyncpg.Connection, table: Table, tenant: str, likeness: Likeness
+    connection: asyncpg.Connection, table: SimilarityTable, tenant: str, likeness: Likeness
 ) -> dict[str, float]:
     """Return the score of each record that may be answered, 0 to 1."""
     words = likeness.by_words and bool(asked(likeness.text))
@@ -121,7 +74,7 @@ async def _scores(
 
 
 async def _nearest(
-    connection: asyncpg.Connection, table: Table, tenant: str, likeness: Likeness, limit: int
+    connection: asyncpg.Connection, table: SimilarityTable, tenant: str, likeness: Likeness, limit: int
 ) -> dict[str, float]:
     """Return the cosines of the nearest: exactly where the planner reads all, nearly so where it uses the index."""
     await connection.execute(
@@ -133,12 +86,18 @@ async def _nearest(
     )
     names = table.filters(likeness.where)
     values = [likeness.where[name] for name in names]
-    rows = await connection.fetch(table.nearest(names), tenant, list(likeness.vector), limit, *values)
+    try:
+        rows = await connection.fetch(table.nearest(names), tenant, list(likeness.vector), limit, *values)
+    except asyncpg.UndefinedObjectError as e:
+        raise Unavailable(
+            "nothing can be found by nearness: PostgreSQL has no pgvector, and no Weaviate is set",
+            code="PGVECTOR_MISSING",
+        ) from e
     return {row["id"]: 1.0 - row["distance"] for row in rows}
 
 
 async def _worded(
-    connection: asyncpg.Connection, table: Table, tenant: str, likeness: Likeness, limit: int
+    connection: asyncpg.Connection, table: SimilarityTable, tenant: str, likeness: Likeness, limit: int
 ) -> dict[str, float]:
     names = table.filters(likeness.where)
     values = [likeness.where[name] for name in names]
@@ -146,26 +105,8 @@ async def _worded(
     return {row["id"]: row["score"] for row in rows}
 
 
-def _found(row: asyncpg.Record | None, record_id: str) -> asyncpg.Record:
-    if row is None:
-        raise NotFound(f"there is no {record_id!r}", code="RECORD_NOT_FOUND")
-    return row
-
-
-def _mismatch(record_id: str) -> Conflict:
-    return Conflict(f"{record_id!r} has been written since", code="VERSION_MISMATCH")
-
-
 @asynccontextmanager
 async def open_similarity(
     _settings: Settings, services: Mapping[str, Any]
 ) -> AsyncIterator[PostgresSimilarity]:
-    """Raises: Misconfigured: PostgreSQL has no pgvector, and no Weaviate is set."""
-    postgres: Postgres = services["postgres"]
-    async with postgres.acquire() as connection:
-        if not await connection.fetchval("select exists (select from pg_extension where extname = 'vector')"):
-            raise Misconfigured(
-                "PostgreSQL has no pgvector: create its extension `vector`, or set weaviate.host",
-                code="PGVECTOR_MISSING",
-            )
-    yield PostgresSimilarity(postgres)
+    yield PostgresSimilarity(services["postgres"])

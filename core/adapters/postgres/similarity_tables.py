@@ -1,14 +1,12 @@
-"""The statements of similarity's tables: a column for each field of the body, its vector, and its words."""
+"""The statements that find records: by their vectors, by their words, and where both are written."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import asyncpg
-import msgspec
-
-from core.model.records import SHELVES, Body, Record, RecordKind
+from core.adapters.postgres.record_tables import Table, conditions, described
+from core.model.records import SHELVES, Body
 from core.model.vectors import DIMENSIONS, vector_of
 from core.model.words import words_of
 
@@ -18,79 +16,33 @@ OCCURRENCES_MAX: Final = 255
 BM25_K1: Final = 1.2
 BM25_B: Final = 0.75
 """As Weaviate has them."""
-_HEAD: Final = ("id", "version", "created_at", "updated_at")
-_MADE: Final = ("vector", "words", "words_count")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """The statements of one kind. fields: of the body, in the order of their columns."""
+class SimilarityTable(Table):
+    """A table with vectors and words."""
 
-    kind: RecordKind
-    name: str
-    body: type[Body]
-    fields: tuple[str, ...]
-
-    @property
-    def columns(self) -> str:
-        return ", ".join((*_HEAD, *map(_quoted, self.fields)))
-
-    @property
-    def insert(self) -> str:
-        written = (*self.fields, *_MADE)
-        places = ", ".join(f"${number}" for number in range(4, 4 + len(written)))
-        names = ", ".join(map(_quoted, written))
-        return f"insert into {self.name} (tenant, id, version, {names}) values ($1, $2, $3, {places})"
-
-    @property
-    def create(self) -> str:
-        return f"{self.insert} on conflict (tenant, id) do nothing returning {self.columns}"
+    made: tuple[str, ...] = ("vector", "words", "words_count")
 
     @property
     def load(self) -> str:
-        changes = ", ".join(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in (*self.fields, *_MADE))
+        changes = ", ".join(f"{name} = excluded.{name}" for name in self.written)
         return (
-            f"{self.insert} on conflict (tenant, id) do update set version = excluded.version, updated_at = now(),"
-            f" {changes} where {self.name}.version <> excluded.version"
+            f"{self.insertion} on conflict (tenant, id) do update"
+            f" set version = excluded.version, updated_at = now(), {changes}"
+            f" where {self.name}.version <> excluded.version"
         )
-
-    @property
-    def update(self) -> str:
-        changes = ", ".join(
-            f"{_quoted(name)} = ${number}" for number, name in enumerate((*self.fields, *_MADE), 5)
-        )
-        return (
-            f"update {self.name} set version = $3, updated_at = now(), {changes}"
-            f" where tenant = $1 and id = $2 and ($4::text is null or version = $4) returning {self.columns}"
-        )
-
-    @property
-    def select(self) -> str:
-        return f"select {self.columns} from {self.name} where tenant = $1 and id = $2"
 
     @property
     def several(self) -> str:
         return f"select {self.columns} from {self.name} where tenant = $1 and id = any($2::text[])"
-
-    @property
-    def delete(self) -> str:
-        return (
-            f"delete from {self.name} where tenant = $1 and id = $2 and ($3::text is null or version = $3)"
-            " returning id"
-        )
-
-    def page(self, where: Sequence[str]) -> str:
-        return (
-            f"select {self.columns} from {self.name} where tenant = $1 and ($2::text is null or id > $2)"
-            f"{_conditions(where, 4)} order by id limit $3"
-        )
 
     def nearest(self, where: Sequence[str]) -> str:
         """Ids and distances: $1 tenant, $2 vector, $3 limit, then the filters."""
         size = DIMENSIONS[self.kind]
         distance = f"vector::vector({size}) <=> $2::real[]::vector({size})"
         return (
-            f"select id, {distance} as distance from {self.name} where tenant = $1{_conditions(where, 4)}"
+            f"select id, {distance} as distance from {self.name} where tenant = $1{conditions(where, 4)}"
             f" order by {distance} limit $3"
         )
 
@@ -110,42 +62,14 @@ class Table:
             f" from {self.name}, corpus,"
             " lateral (select lexeme, cardinality(positions)::float8 as often from unnest(words)) as found"
             " join rarity on rarity.word = found.lexeme"
-            f" where tenant = $1 and words @@ array_to_string($2::text[], '|')::tsquery{_conditions(where, 4)}"
+            f" where tenant = $1 and words @@ array_to_string($2::text[], '|')::tsquery{conditions(where, 4)}"
             " group by id order by score desc, id limit $3"
         )
 
     def values(self, body: Body) -> tuple[Any, ...]:
-        """Return what `insert` and `update` write, in their order."""
         words = words_of(body)
-        fields = (getattr(body, name) for name in self.fields)
-        return (*fields, vector_of(body), _tsvector(words), len(words))
-
-    def record(self, row: asyncpg.Record) -> Record[Any]:
-        return Record(
-            id=row["id"],
-            version=row["version"],
-            created_at_ms=round(row["created_at"].timestamp() * 1_000),
-            updated_at_ms=round(row["updated_at"].timestamp() * 1_000),
-            body=self.body(**{name: row[name] for name in self.fields}),
-        )
-
-    def filters(self, where: Mapping[str, str]) -> list[str]:
-        """Return the names to filter by; they come from the shelf's own list, never from a caller."""
-        return [name for name in SHELVES[self.kind].filters if name in where]
-
-
-def _table(kind: RecordKind) -> Table:
-    body = SHELVES[kind].body
-    fields = tuple(field.name for field in msgspec.structs.fields(body))
-    return Table(kind=kind, name=kind.replace("-", "_"), body=body, fields=fields)
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'
-
-
-def _conditions(names: Sequence[str], first: int) -> str:
-    return "".join(f" and {_quoted(name)} = ${number}" for number, name in enumerate(names, first))
+        # Without arguments super() does not work in a class with slots on Python 3.11.
+        return (*Table.values(self, body), vector_of(body), _tsvector(words), len(words))
 
 
 def _tsvector(words: Sequence[str]) -> str:
@@ -158,4 +82,8 @@ def _tsvector(words: Sequence[str]) -> str:
     return " ".join(f"'{word}':{','.join(places)}" for word, places in positions.items())
 
 
-TABLES: Final = {kind: _table(kind) for kind, shelf in SHELVES.items() if shelf.keeper == "similarity"}
+TABLES: Final = {
+    kind: SimilarityTable(**described(kind))
+    for kind, shelf in SHELVES.items()
+    if shelf.keeper == "similarity"
+}
