@@ -43,8 +43,6 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "dead_letters",
             "idempotency",
             "grants",
-            "ledger_records",
-            "similarity",
         },
         functions=(
             "workers.market:functions",
