@@ -25,7 +25,7 @@ Price = Annotated[
 ]
 SymbolText = Annotated[str, msgspec.Meta(examples=["EURUSD"])]
 SourceText = Annotated[str, msgspec.Meta(examples=["demo"])]
-FilterText = Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
+FilterText = Annotated[str, msgspec.Meta(min_length=1, max_length=120, pattern=r"^[^\x00]*$")]
 Uint = Annotated[int, msgspec.Meta(ge=0)]
 
 

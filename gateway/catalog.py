@@ -7,6 +7,7 @@ import msgspec
 from starlette.routing import Route
 
 from core.errors.exceptions import Defect
+from core.messages.annotations import MarkQuery
 from core.messages.jobs import (
     CONTENT_FORMATS,
     EXPORT_CONTENT_TYPES,
@@ -38,6 +39,7 @@ from gateway.door import Door, Doors
 from gateway.oauth_requests import FORM_TYPE
 from gateway.parameters import NoParameters
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
+from gateway.record_shapes import MARK_PAGE
 from gateway.routing import Access, Content, Endpoint, Handler, RateClass
 
 TOKEN_BODY_BYTES_MAX: Final = 8 * 1024
@@ -221,6 +223,7 @@ ENDPOINTS: Final = (
     ),
     _market("bars", market.bars, BarQuery, _page(answers.BarPage, FILES)),
     _market("quarantine", market.quarantine, QuarantineQuery, _page(answers.QuarantinePage, FILES)),
+    _market("marks", market.marks, MarkQuery, _page(MARK_PAGE)),
     _market("completeness", market.completeness, CompletenessQuery, _page(answers.CertificateList)),
     Endpoint(
         method="GET",

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import msgspec
 from starlette.responses import Response
 
+from core.messages.annotations import MarkQuery
 from core.messages.jobs import (
     JOBS,
     Answer,
@@ -56,6 +57,14 @@ async def bars(call: Call) -> Response:
 async def quarantine(call: Call) -> Response:
     """Answer one page of rows that were stored apart, with their reasons."""
     return await _ask(call, "market.quarantine", parse(call.request, QuarantineQuery))
+
+
+async def marks(call: Call) -> Response:
+    """Answer one page of the annotations that touch a stretch of a symbol's time.
+
+    In the order of (start_ms, id).
+    """
+    return await _ask(call, "annotations.range", parse(call.request, MarkQuery))
 
 
 async def completeness(call: Call) -> Response:

@@ -78,3 +78,9 @@ def _query(kind: RecordKind, name: str) -> type[Message]:
 
 
 SHAPES: Final = {kind: _shapes(kind) for kind in SHELVES}
+MARK_PAGE: Final = msgspec.defstruct(
+    "MarkPage",
+    [("items", list[SHAPES[RecordKind.ANNOTATIONS].record]), ("next_cursor", answers.NextCursor)],  # type: ignore[misc]
+    kw_only=True,
+    namespace={"__doc__": "A page of annotations, in the order of (start_ms, id)."},
+)

@@ -59,10 +59,7 @@ class RecordJobs:
             self.kind, tenant, after=asked.after, limit=asked.limit + 1, where=asked.where
         )
         page = found[: asked.limit]
-        cursor = page[-1].id if len(found) > asked.limit else None
-        items = b",".join(_json(record) for record in page)
-        body = b'{"items":[' + items + b'],"next_cursor":' + msgspec.json.encode(cursor) + b"}"
-        return Answer(content_type=JSON_TYPE, body=body, next_cursor=cursor, rows=len(page))
+        return page_of(page, page[-1].id if len(found) > asked.limit else None)
 
     async def update(self, asked: RecordUpdate, tenant: str, _attempt: int) -> Answer:
         body, expected = self._body(asked.body), asked.expected
@@ -103,6 +100,13 @@ def functions(hub: Hub, _settings: Settings) -> Sequence[JobFunction]:
         for kind, shelf in SHELVES.items()
         for function in RecordJobs(kind=kind, keeper=hub[shelf.keeper]).functions()
     ]
+
+
+def page_of(page: Sequence[Record[Any]], cursor: str | None) -> Answer:
+    """Write records as a page."""
+    items = b",".join(_json(record) for record in page)
+    body = b'{"items":[' + items + b'],"next_cursor":' + msgspec.json.encode(cursor) + b"}"
+    return Answer(content_type=JSON_TYPE, body=body, next_cursor=cursor, rows=len(page))
 
 
 def _converted(plain: Any, kind: type[Any]) -> Any:

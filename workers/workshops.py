@@ -48,6 +48,7 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "workers.market:functions",
             "workers.exports:functions",
             "workers.records:functions",
+            "workers.annotations:functions",
             "workers.housekeeping:functions",
             "workers.probes:database_functions",
         ),

@@ -21,6 +21,7 @@ from core.errors.exceptions import (
     Unavailable,
     UnknownOutcome,
 )
+from core.messages.annotations import MarkQuery
 from core.messages.message import Message
 from core.messages.records import REQUESTS
 from core.model.principals import Scope
@@ -285,6 +286,7 @@ JOBS: Final = _table(
     JobKind(function="database.probe", queue="database", request=Probe, scope=Scope.QUEUES_READ),
     JobKind(function="trading.probe", queue="trading", request=Probe, scope=Scope.QUEUES_READ),
     JobKind(function="chain.probe", queue="chain", request=Probe, scope=Scope.QUEUES_READ),
+    JobKind(function="annotations.range", queue="database", request=MarkQuery, scope=Scope.MARKET_READ),
     *(
         JobKind(
             function=f"{kind}.{deed}",

@@ -166,3 +166,33 @@ def test_what_cannot_be_true_together_is_refused(http: httpx.Client) -> None:
     body = {**wish(RecordKind.INSTRUMENTS), "volume_min": "10", "volume_max": "9.99"}
     refused = post(http, RecordKind.INSTRUMENTS, body)
     assert (refused.status_code, refused.json()["code"]) == (400, "CONTRADICTORY_BODY")
+
+
+def marked(http: httpx.Client, symbol: str, **asked: object) -> tuple[list[str], str | None]:
+    answer = http.get("/v1/marks", params={"symbol": symbol, **asked})
+    assert answer.status_code == 200, answer.text
+    return [item["id"] for item in answer.json()["items"]], answer.json()["next_cursor"]
+
+
+def test_annotations_are_found_by_their_time(http: httpx.Client, name: str) -> None:
+    day_ms = 86_400_000
+    for number in range(4):
+        mark = {"symbol": name, "start_ms": number * day_ms, "label": "news", "id": f"{name}{number}"}
+        assert post(http, RecordKind.ANNOTATIONS, mark).status_code == 201
+    lasting = {"symbol": name, "start_ms": day_ms, "stop_ms": 3 * day_ms, "label": "trend", "id": f"{name}x"}
+    assert post(http, RecordKind.ANNOTATIONS, lasting).status_code == 201
+    everything = [f"{name}{end}" for end in ("0", "1", "x", "2", "3")]
+    assert marked(http, name) == (everything, None)
+    assert marked(http, name, **{"from": 2 * day_ms, "to": "1970-01-03T12:00:00Z"})[0] == [
+        f"{name}x",
+        f"{name}2",
+    ]
+    seen, cursor = [], None
+    while True:
+        page, cursor = marked(http, name, limit=2, **({"cursor": cursor} if cursor else {}))
+        seen += page
+        if cursor is None:
+            break
+    assert seen == everything
+    refused = http.get("/v1/marks", params={"symbol": name, "cursor": "nonsense"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "INVALID_PARAMETER")

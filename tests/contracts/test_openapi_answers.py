@@ -41,6 +41,7 @@ ASKED = {
     "/v1/bars": "/v1/bars?symbol=EURUSD",
     "/v1/quarantine": "/v1/quarantine?symbol=EURUSD",
     "/v1/completeness": "/v1/completeness",
+    "/v1/marks": "/v1/marks?symbol=EURUSD",
     "/v1/keys": "/v1/keys",
     "/v1/queues": "/v1/queues",
     "/v1/dead-letters": "/v1/dead-letters",

@@ -202,6 +202,7 @@ PLANS: dict[str, Plan] = {
     "GET /v1/ticks": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/ticks/export": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/bars": Plan(query={"symbol": "EURUSD"}),
+    "GET /v1/marks": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/quotes": Plan(query={"symbols": "EURUSD"}),
     "GET /v1/jobs/{id}": Plan(owned=Matrix.finished_job),
     "DELETE /v1/jobs/{id}": Plan(owned=Matrix.queued_job),

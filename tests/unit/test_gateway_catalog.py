@@ -14,6 +14,7 @@ from core.settings import WorkerSettings
 from gateway.catalog import ENDPOINTS, routes
 from gateway.problems import problem
 from gateway.routing import Access, Endpoint
+from workers.annotations import AnnotationJobs
 from workers.exports import TickExports
 from workers.market import MarketReads
 from workers.queues import QUEUES
@@ -57,6 +58,6 @@ def test_every_job_has_a_queue_that_runs_and_a_function() -> None:
     exports = TickExports(limits=WorkerSettings(), registry=nothing, tick_pages=nothing, streams=nothing)
     probes = {f"{queue}.probe" for queue in QUEUES}
     records = [RecordJobs(kind=kind, keeper=nothing) for kind in SHELVES]
-    makers = (reads, exports, *records)
+    makers = (reads, exports, *records, AnnotationJobs(keeper=nothing))
     served = {function.name for maker in makers for function in maker.functions()}
     assert served | probes == set(JOBS)
