@@ -1,5 +1,6 @@
 """What every keeper of similar records must do, as functions, so that a broken keeper can be shown to fail them."""
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from core.ports.similarity import Likeness, Match, Similarity
 INCIDENTS, WINDOWS = RecordKind.INCIDENTS, RecordKind.MARKET_WINDOWS
 Check = Callable[[Similarity, str], Awaitable[None]]
 CHECKS: list[Check] = []
+LOADED = 1_050
+"""More than two batches of any keeper."""
 
 
 def check(function: Check) -> Check:
@@ -114,6 +117,18 @@ async def another_version_is_neither_changed_nor_deleted(keeper: Similarity, ten
         await keeper.delete(INCIDENTS, tenant, "one", expected="c" * 32)
     assert refused.value.code == "VERSION_MISMATCH"
     assert (await keeper.read(INCIDENTS, tenant, "one")).body == LIBRARY["reset"]
+
+
+@check
+async def of_many_who_change_a_version_at_once_one_succeeds(keeper: Similarity, tenant: str) -> None:
+    await keeper.create(INCIDENTS, tenant, "one", LIBRARY["reset"], version="a" * 32)
+    bodies = [incident(f"change {number}") for number in range(6)]
+    changes = (
+        keeper.update(INCIDENTS, tenant, "one", body, expected="a" * 32, version=version()) for body in bodies
+    )
+    done = await asyncio.gather(*changes, return_exceptions=True)
+    changed = [one for one in done if not isinstance(one, Conflict)]
+    assert changed == [await keeper.read(INCIDENTS, tenant, "one")]
 
 
 @check
@@ -274,12 +289,12 @@ async def the_shorter_of_two_with_the_word_comes_first(keeper: Similarity, tenan
 @check
 async def weight_goes_from_words_to_vector(keeper: Similarity, tenant: str) -> None:
     await filled(keeper, tenant)
-    asked = {"vector": vector_of(LIBRARY["reset"]), "text": "margin deposit"}
+    asked: dict[str, Any] = {"vector": vector_of(LIBRARY["reset"]), "text": "margin deposit"}
     assert (await ids(keeper, tenant, **asked, weight=0.9))[0] == "reset"
     assert (await ids(keeper, tenant, **asked, weight=0.1))[0] == "margin"
     assert await ids(keeper, tenant, **asked, weight=0.0) == ["margin"]
-    by_vector = await ids(keeper, tenant, vector=asked["vector"])
-    assert await ids(keeper, tenant, **asked, weight=1.0) == by_vector
+    by_vector = await keeper.similar(INCIDENTS, tenant, Likeness(vector=asked["vector"]))
+    assert await keeper.similar(INCIDENTS, tenant, Likeness(**asked, weight=1.0)) == by_vector
     assert sorted(await ids(keeper, tenant, **asked)) == sorted(LIBRARY)
 
 
@@ -326,10 +341,10 @@ async def a_load_replaces_and_adds_and_may_be_done_again(keeper: Similarity, ten
 
 @check
 async def a_load_of_several_batches_keeps_every_record(keeper: Similarity, tenant: str) -> None:
-    library = {f"{number:04}": window([1.0, *[1.0 + number / 1_000] * 8]) for number in range(450)}
+    library = {f"{number:04}": window([1.0, *[1.0 + number / 1_000] * 8]) for number in range(LOADED)}
     library["0000"] = window([float(step) for step in range(1, 41)], "GBPUSD", "odd")
-    assert await keeper.load(WINDOWS, tenant, library, version=version()) == 450
-    page = await keeper.page(WINDOWS, tenant, after=None, limit=1_000, where={})
+    assert await keeper.load(WINDOWS, tenant, library, version=version()) == LOADED
+    page = await keeper.page(WINDOWS, tenant, after=None, limit=LOADED + 1, where={})
     assert {record.id: record.body for record in page} == library
     (odd,) = await keeper.similar(WINDOWS, tenant, Likeness(vector=vector_of(library["0000"]), limit=1))
     assert odd.record.id == "0000"
