@@ -37,7 +37,9 @@ NAMES = [
     "connector",
 ]
 COMMAND_TIMEOUT_S = 120
-SECOND_START_S_MAX = 15.0  # 6 s is the aim; a test on a busy machine only catches a slip of kind
+SECOND_START_S_MAX = (
+    30.0  # 6 s is the aim, and measured in a benchmark; beside other tests this only catches a slip of kind
+)
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

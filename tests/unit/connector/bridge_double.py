@@ -126,17 +126,19 @@ class BridgeDouble:
         if hello.next_seq <= store.durable_seq or hello.first_seq > store.durable_seq + 1:
             await self._refuse(connection, Nack(code=NackCode.SPOOL_DIVERGED, message="diverged"))
             return
+        # From here on nothing of the session before is taken any more.
+        session = _Session(self, connection, store)
         resume = Resume(
             version=1,
             epoch=store.epoch,
-            next_seq=store.durable_seq + 1,
+            next_seq=session.expected,
             window_rows=self.window_rows,
             window_frames=self.window_frames,
             heartbeat_ms=self.heartbeat_ms,
             cursors=[] if store.durable_seq else self.cursors or (self.market_cursors() if not known else []),
         )
         await connection.send(wire.encode_json(FrameType.RESUME, resume))
-        await _Session(self, connection, store).run()
+        await session.run()
 
     def market_cursors(self) -> list:
         """Where all epochs together stand, per symbol."""
