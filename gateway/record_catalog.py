@@ -1,14 +1,15 @@
-"""The routes of records: five rows for every kind."""
+"""The routes of records: five rows for every kind, and one more for those that are found by what they are like."""
 
 from collections.abc import Sequence
 from typing import Any, Final
 
 from core.model.records import SHELVES, RecordKind
-from gateway import answers, records
+from gateway import answers, records, similarity
 from gateway.parameters import NoParameters
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.record_shapes import SHAPES
 from gateway.routing import Content, Endpoint, Handler, RateClass
+from gateway.similarity import SEARCHES
 
 BODY_BYTES_MAX: Final = 64 * 1024
 DEADLINE_S: Final = 15.0
@@ -98,10 +99,36 @@ def _endpoints_of(kind: RecordKind) -> Sequence[Endpoint]:
     )
 
 
+def _search_of(kind: RecordKind) -> Endpoint:
+    shapes = SEARCHES[kind]
+    return Endpoint(
+        method="POST",
+        path=f"/v1/{kind}/search",
+        handler=_named(
+            similarity.search(kind), kind, "search", "Find the records most like a body or words."
+        ),
+        access=SHELVES[kind].read,
+        rate=RateClass.READ,
+        query=NoParameters,
+        deadline_s=DEADLINE_S,
+        body=Content(description="What to look for.", schema=shapes.question),
+        body_bytes_max=BODY_BYTES_MAX,
+        answers={
+            200: Content(description="What was found.", schema=shapes.answer),
+            202: _LATER,
+            404: _told("There is no record of this id."),
+            409: _REFUSED,
+        },
+    )
+
+
 def _named(handler: Handler, kind: RecordKind, deed: str, summary: str) -> Handler:
     handler.__name__ = f"{deed}_{kind.replace('-', '_')}"
     handler.__doc__ = f"{summary[:-1].replace('a record', f'one of the {kind}').replace('records', kind)}."
     return handler
 
 
-ENDPOINTS: Final = tuple(endpoint for kind in SHELVES for endpoint in _endpoints_of(kind))
+ENDPOINTS: Final = (
+    *(_search_of(kind) for kind in SEARCHES),
+    *(endpoint for kind in SHELVES for endpoint in _endpoints_of(kind)),
+)

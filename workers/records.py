@@ -120,13 +120,16 @@ def _one(record: Record[Any]) -> Answer:
     return Answer(content_type=JSON_TYPE, body=_json(record), rows=1, version=record.version)
 
 
+def record_fields(record: Record[Any]) -> dict[str, Any]:
+    """Return a record as it is answered: its fields beside those of its body."""
+    return {
+        "id": record.id,
+        "version": record.version,
+        "created_at_ms": record.created_at_ms,
+        "updated_at_ms": record.updated_at_ms,
+        **msgspec.structs.asdict(record.body),
+    }
+
+
 def _json(record: Record[Any]) -> bytes:
-    return msgspec.json.encode(
-        {
-            "id": record.id,
-            "version": record.version,
-            "created_at_ms": record.created_at_ms,
-            "updated_at_ms": record.updated_at_ms,
-            **msgspec.structs.asdict(record.body),
-        }
-    )
+    return msgspec.json.encode(record_fields(record))

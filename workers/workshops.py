@@ -49,6 +49,7 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "workers.exports:functions",
             "workers.records:functions",
             "workers.annotations:functions",
+            "workers.similarity:functions",
             "workers.housekeeping:functions",
             "workers.probes:database_functions",
         ),

@@ -24,6 +24,7 @@ from core.errors.exceptions import (
 from core.messages.annotations import MarkQuery
 from core.messages.message import Message
 from core.messages.records import REQUESTS
+from core.messages.similarity import SEARCHED, SimilarityQuestion
 from core.model.principals import Scope
 from core.model.records import SHELVES, WRITING, Deed
 
@@ -298,6 +299,15 @@ JOBS: Final = _table(
         )
         for kind, shelf in SHELVES.items()
         for deed in Deed
+    ),
+    *(
+        JobKind(
+            function=f"{kind}.search",
+            queue="database",
+            request=SimilarityQuestion,
+            scope=SHELVES[kind].read,
+        )
+        for kind in SEARCHED
     ),
 )
 

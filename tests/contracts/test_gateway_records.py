@@ -196,3 +196,68 @@ def test_annotations_are_found_by_their_time(http: httpx.Client, name: str) -> N
     assert seen == everything
     refused = http.get("/v1/marks", params={"symbol": name, "cursor": "nonsense"})
     assert (refused.status_code, refused.json()["code"]) == (400, "INVALID_PARAMETER")
+
+
+def searched(http: httpx.Client, kind: str, **wish: object) -> list[tuple[str, float]]:
+    answer = http.post(f"/v1/{kind}/search", json=wish)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["next_cursor"] is None
+    return [(item["id"], item["score"]) for item in answer.json()["items"]]
+
+
+def test_records_are_found_by_what_they_are_like(http: httpx.Client, name: str) -> None:
+    for number, message in enumerate(("the lease ran out", "connection reset at batch 4", "margin too low")):
+        body = {**wish(RecordKind.INCIDENTS), "message": message, "service": name, "id": f"{name}{number}"}
+        assert post(http, RecordKind.INCIDENTS, body).status_code == 201
+    filters = {"service": name}
+    like = {**wish(RecordKind.INCIDENTS), "message": "connection reset at batch 90", "service": name}
+    found = searched(http, "incidents", like=like, filters=filters)
+    assert found[0][0] == f"{name}1"
+    assert found[0][1] == pytest.approx(1, abs=1e-4)
+    assert [one for one, _ in searched(http, "incidents", text="MARGIN", filters=filters)] == [f"{name}2"]
+    others = searched(http, "incidents", like=f"{name}1", filters=filters)
+    assert {one for one, _ in others} == {f"{name}0", f"{name}2"}
+    assert len(searched(http, "incidents", like=f"{name}1", filters=filters, limit=1)) == 1
+    weighted = searched(http, "incidents", like=like, text="lease", weight=0.1, filters=filters)
+    assert weighted[0][0] == f"{name}0"
+
+
+def test_what_was_found_is_shown_as_a_record(http: httpx.Client, name: str) -> None:
+    body = {**wish(RecordKind.MARKET_WINDOWS), "symbol": name, "id": name}
+    made = post(http, RecordKind.MARKET_WINDOWS, body).json()
+    answer = http.post(
+        "/v1/market-windows/search",
+        json={"like": wish(RecordKind.MARKET_WINDOWS), "filters": {"symbol": name}},
+    )
+    assert answer.json() == {"items": [{**made, "score": pytest.approx(1, abs=1e-4)}], "next_cursor": None}
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ({}, "SEARCH_EMPTY"),
+        ({"text": "  "}, "SEARCH_EMPTY"),
+        ({"like": {}, "text": "x"}, "INVALID_BODY"),
+        ({"text": "x", "filters": {"at_ms": "1"}}, "INVALID_BODY"),
+        ({"text": "x", "weight": 1.1}, "INVALID_BODY"),
+        ({"text": "x", "limit": 101}, "INVALID_BODY"),
+        ({"text": "x", "like": True}, "INVALID_BODY"),
+        ({"like": "no id/"}, "INVALID_BODY"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(
+    http: httpx.Client, asked: dict[str, object], code: str
+) -> None:
+    refused = http.post("/v1/incidents/search", json=asked)
+    assert (refused.status_code, refused.json()["code"]) == (400, code), refused.text
+
+
+def test_the_like_of_a_record_that_is_not_there_is_not_found(http: httpx.Client, name: str) -> None:
+    missing = http.post("/v1/incidents/search", json={"like": name})
+    assert (missing.status_code, missing.json()["code"]) == (404, "RECORD_NOT_FOUND")
+
+
+def test_a_record_may_be_called_search(http: httpx.Client) -> None:
+    assert post(http, RecordKind.INCIDENTS, {**wish(RecordKind.INCIDENTS), "id": "search"}).status_code == 201
+    assert http.get("/v1/incidents/search").json()["id"] == "search"
+    assert http.delete("/v1/incidents/search", headers={"If-Match": "*"}).status_code == 204

@@ -28,6 +28,7 @@ EXPECTED = {
     # No schema knows what time it is, which names of requests are used up, or a record's version.
     ("positive_data_acceptance", "VERSION_MISMATCH"),
     ("positive_data_acceptance", "CONTRADICTORY_BODY"),
+    ("positive_data_acceptance", "SEARCH_EMPTY"),
     ("positive_data_acceptance", "INVALID_EXPIRY"),
     ("positive_data_acceptance", "IDEMPOTENCY_KEY_REUSED"),
 }

@@ -19,6 +19,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 from joserfc.jws import extract_compact
 
+from core.messages.similarity import SEARCHED
 from core.model.principals import Scope
 from core.model.records import SHELVES, RecordKind
 from gateway.catalog import ENDPOINTS
@@ -204,6 +205,7 @@ PLANS: dict[str, Plan] = {
     "GET /v1/bars": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/marks": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/quotes": Plan(query={"symbols": "EURUSD"}),
+    **{f"POST /v1/{kind}/search": Plan(json={"text": "x"}) for kind in SEARCHED},
     "GET /v1/jobs/{id}": Plan(owned=Matrix.finished_job),
     "DELETE /v1/jobs/{id}": Plan(owned=Matrix.queued_job),
     "GET /v1/dead-letters/{id}": Plan(owned=Matrix.buried),

@@ -8,6 +8,7 @@ import pytest
 from core.errors.categories import Category
 from core.errors.exceptions import Defect
 from core.messages.jobs import JOBS, ErrorReport
+from core.messages.similarity import SEARCHED
 from core.model.principals import Scope
 from core.model.records import SHELVES
 from core.settings import WorkerSettings
@@ -19,6 +20,7 @@ from workers.exports import TickExports
 from workers.market import MarketReads
 from workers.queues import QUEUES
 from workers.records import RecordJobs
+from workers.similarity import SimilarityJobs
 
 
 def test_a_route_without_an_access_decision_refuses_to_start() -> None:
@@ -58,6 +60,7 @@ def test_every_job_has_a_queue_that_runs_and_a_function() -> None:
     exports = TickExports(limits=WorkerSettings(), registry=nothing, tick_pages=nothing, streams=nothing)
     probes = {f"{queue}.probe" for queue in QUEUES}
     records = [RecordJobs(kind=kind, keeper=nothing) for kind in SHELVES]
-    makers = (reads, exports, *records, AnnotationJobs(keeper=nothing))
+    searches = [SimilarityJobs(kind=kind, keeper=nothing) for kind in SEARCHED]
+    makers = (reads, exports, *records, AnnotationJobs(keeper=nothing), *searches)
     served = {function.name for maker in makers for function in maker.functions()}
     assert served | probes == set(JOBS)

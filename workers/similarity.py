@@ -1,0 +1,77 @@
+"""Search: the records most like a body, like another record, or with the words that are asked for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from core.errors.exceptions import Invalid
+from core.infrastructure.central_hub import Hub
+from core.messages.jobs import Answer
+from core.messages.similarity import SEARCHED, SimilarityQuestion
+from core.model.records import SHELVES, Body, RecordKind
+from core.model.vectors import vector_of
+from core.ports.jobs import JobFunction
+from core.ports.similarity import Likeness, Match, Similarity
+from core.settings import Settings
+from core.telemetry import tracing
+from workers.records import JSON_TYPE, record_fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimilarityJobs:
+    """Searches the records of one kind."""
+
+    kind: RecordKind
+    keeper: Similarity
+
+    def functions(self) -> Sequence[JobFunction]:
+        return [JobFunction(name=f"{self.kind}.search", run=self.search)]
+
+    async def search(
+        self, _ctx: Mapping[str, Any], request: Any, *, tenant: str, traceparent: str = ""
+    ) -> Answer:
+        tracing.start(traceparent)
+        asked = _converted(request, SimilarityQuestion)
+        body = await self._pattern(asked, tenant)
+        likeness = Likeness(
+            vector=() if body is None else vector_of(body),
+            text=asked.text,
+            weight=asked.weight,
+            where=asked.where,
+            limit=asked.limit,
+        )
+        if asked.id is None:
+            return _answer(await self.keeper.similar(self.kind, tenant, likeness))
+        found = await self.keeper.similar(self.kind, tenant, replace(likeness, limit=asked.limit + 1))
+        others = [match for match in found if match.record.id != asked.id]
+        return _answer(others[: asked.limit])
+
+    async def _pattern(self, asked: SimilarityQuestion, tenant: str) -> Body | None:
+        """Return the body whose like is looked for. Raises: NotFound: of a record that is not there."""
+        body: Body | None = None
+        if asked.id is not None:
+            body = (await self.keeper.read(self.kind, tenant, asked.id)).body
+        elif asked.like is not None:
+            body = _converted(asked.like, SHELVES[self.kind].body)
+        return body
+
+
+def functions(hub: Hub, _settings: Settings) -> Sequence[JobFunction]:
+    """Return the functions over this hub's keeper of similar records."""
+    jobs = [SimilarityJobs(kind=kind, keeper=hub[SHELVES[kind].keeper]) for kind in SEARCHED]
+    return [function for job in jobs for function in job.functions()]
+
+
+def _converted(plain: Any, kind: type[Any]) -> Any:
+    try:
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as e:
+        raise Invalid(str(e)) from e
+
+
+def _answer(found: Sequence[Match]) -> Answer:
+    items = [{**record_fields(match.record), "score": match.score} for match in found]
+    body = msgspec.json.encode({"items": items, "next_cursor": None})
+    return Answer(content_type=JSON_TYPE, body=body, rows=len(found))
