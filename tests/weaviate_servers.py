@@ -25,6 +25,15 @@ REAL_URL = os.environ.get("TICKGATE_TEST_WEAVIATE_URL", "")
 @contextlib.contextmanager
 def running_double(*arguments: str, api_key: str = "") -> Iterator[WeaviateSettings]:
     """Start the double and yield what reaches it."""
+    with double_process(*arguments, api_key=api_key) as (settings, _):
+        yield settings
+
+
+@contextlib.contextmanager
+def double_process(
+    *arguments: str, api_key: str = ""
+) -> Iterator[tuple[WeaviateSettings, subprocess.Popen[bytes]]]:
+    """Start the double; yield what reaches it, and its process."""
     http_port, grpc_port = free_port(), free_port()
     command = [sys.executable, "-m", "tests.weaviate_double", str(http_port), str(grpc_port), *arguments]
     if api_key:
@@ -33,13 +42,14 @@ def running_double(*arguments: str, api_key: str = "") -> Iterator[WeaviateSetti
         try:
             wait_for(lambda: process.poll() is not None or listens(http_port), "the double listening")
             assert process.poll() is None, "the double ended"
-            yield WeaviateSettings(
+            settings = WeaviateSettings(
                 host="127.0.0.1",
                 port=http_port,
                 grpc_port=grpc_port,
                 api_key=Secret(api_key),
                 connect_timeout_s=10,
             )
+            yield settings, process
         finally:
             process.kill()
 

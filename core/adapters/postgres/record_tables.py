@@ -32,9 +32,9 @@ class Table:
 
     @property
     def insertion(self) -> str:
-        names = ["tenant", "id", "version", *self.written]
-        places = ", ".join(f"${number}" for number in range(1, len(names) + 1))
-        return f"insert into {self.name} ({', '.join(names)}) values ({places})"
+        names = ", ".join(["tenant", "id", "version", *self.written])
+        places = ", ".join(["$1", "$2", "$3", *self.places(4)])
+        return f"insert into {self.name} ({names}) values ({places})"
 
     @property
     def insert(self) -> str:
@@ -42,7 +42,8 @@ class Table:
 
     @property
     def update(self) -> str:
-        changes = ", ".join(f"{name} = ${number}" for number, name in enumerate(self.written, 5))
+        written = zip(self.written, self.places(5), strict=True)
+        changes = ", ".join(f"{name} = {place}" for name, place in written)
         return (
             f"update {self.name} set version = $3, updated_at = now(), {changes}"
             f" where tenant = $1 and id = $2 and ($4::text is null or version = $4) returning {self.columns}"
@@ -51,6 +52,10 @@ class Table:
     @property
     def select(self) -> str:
         return f"select {self.columns} from {self.name} where tenant = $1 and id = $2"
+
+    def places(self, first: int) -> list[str]:
+        """Return the parameters of what is written; `first` is the number of the first one's."""
+        return [f"${number}" for number in range(first, first + len(self.written))]
 
     def page(self, where: Sequence[str]) -> str:
         return (

@@ -24,6 +24,12 @@ class SimilarityTable(Table):
 
     made: tuple[str, ...] = ("vector", "words", "words_count")
 
+    def places(self, first: int) -> list[str]:
+        places = Table.places(self, first)
+        # The column is pgvector's where there is one. The driver does not know that type; arrays can be assigned to it.
+        places[len(self.fields)] += "::real[]"
+        return places
+
     @property
     def load(self) -> str:
         changes = ", ".join(f"{name} = excluded.{name}" for name in self.written)
@@ -68,7 +74,7 @@ class SimilarityTable(Table):
 
     def values(self, body: Body) -> tuple[Any, ...]:
         words = words_of(body)
-        # Without arguments super() does not work in a class with slots on Python 3.11.
+        # super() without arguments does not work in a class with slots on Python 3.11.
         return (*Table.values(self, body), vector_of(body), _tsvector(words), len(words))
 
 

@@ -1,6 +1,6 @@
 -- Records that are found by what they are like, where PostgreSQL stands in for Weaviate. Without pgvector this step
 -- succeeds all the same: whoever has Weaviate needs it not, and nobody's ledger shall wait for it. Vectors are arrays
--- therefore, and become pgvector's type where they are compared.
+-- then, which take longer to compare once pgvector is there.
 
 do $$
 begin
@@ -24,7 +24,7 @@ create table incidents (
     fingerprint text not null,
     at_ms bigint not null,
     resolution text not null,
-    vector real[] not null check (cardinality(vector) = 256),
+    vector real[] not null,
     words tsvector not null,
     words_count integer not null,
     primary key (tenant, id)
@@ -44,7 +44,7 @@ create table market_windows (
     start_ms bigint not null,
     label text not null,
     closes float8[] not null,
-    vector real[] not null check (cardinality(vector) = 65),
+    vector real[] not null,
     words tsvector not null,
     words_count integer not null,
     primary key (tenant, id)
@@ -56,8 +56,10 @@ create index market_windows_words on market_windows using gin (words);
 do $$
 begin
     if exists (select from pg_extension where extname = 'vector') then
-        create index incidents_nearest on incidents using hnsw ((vector::vector(256)) vector_cosine_ops);
-        create index market_windows_nearest on market_windows using hnsw ((vector::vector(65)) vector_cosine_ops);
+        alter table incidents alter column vector type vector(256);
+        alter table market_windows alter column vector type vector(65);
+        create index incidents_nearest on incidents using hnsw (vector vector_cosine_ops);
+        create index market_windows_nearest on market_windows using hnsw (vector vector_cosine_ops);
     end if;
 end
 $$;
