@@ -141,9 +141,10 @@ OF_POSTGRES = [
     postgres(
         "rarity-ignored",
         "similarity_tables",
-        "sum(ln(1 + (size - holders + 0.5) / (holders + 0.5))",
-        "sum(1.0",
+        "sum(rare * often",
+        "sum(often",
     ),
+    postgres("found-beyond-the-filters", "similarity_tables", "where kept group by", "group by"),
     postgres("length-ignored", "similarity_tables", "BM25_B: Final = 0.75", "BM25_B: Final = 0"),
     postgres(
         "words-not-stored", "similarity_tables", "vector_of(body), _tsvector(words)", "vector_of(body), ''"

@@ -31,7 +31,6 @@ create table incidents (
 );
 create index incidents_of_service on incidents (tenant, service, id);
 create index incidents_of_category on incidents (tenant, category, id);
-create index incidents_words on incidents using gin (words);
 
 create table market_windows (
     tenant text not null,
@@ -51,7 +50,6 @@ create table market_windows (
 );
 create index market_windows_of_symbol on market_windows (tenant, symbol, id);
 create index market_windows_of_label on market_windows (tenant, label, id);
-create index market_windows_words on market_windows using gin (words);
 
 do $$
 begin
