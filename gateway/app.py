@@ -1,9 +1,11 @@
 """The gateway's ASGI application: routes of the catalogue behind one envelope, services of one hub."""
 
 import functools
+import os
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Final
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
 
 import structlog
 from starlette.applications import Starlette
@@ -11,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import StatelessLifespan
 
 from core.errors.exceptions import TickgateError
 from core.infrastructure.central_hub import Hub, open_hub
@@ -60,7 +63,26 @@ def create_app() -> Starlette:
     settings = load_settings()
     configure_logging("gateway", settings.log_level)
     metrics.watch_process()
-    return build_app(settings)
+    app = build_app(settings)
+    app.router.lifespan_context = _ending_plainly(app.router.lifespan_context)
+    return app
+
+
+def _ending_plainly(lifespan: Any) -> StatelessLifespan[Starlette]:
+    """Let a start that fails say why in a sentence; the server would log a traceback. What it had opened is closed."""
+
+    @asynccontextmanager
+    async def plain(app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(lifespan(app))
+            except TickgateError as e:
+                sys.stderr.write(f"error: {e}\n")
+                sys.stderr.flush()
+                os._exit(1)
+            yield
+
+    return plain
 
 
 def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> Starlette:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from core.adapters.weaviate.schema import open_schema
-from core.infrastructure.migrator import pending
+from core.infrastructure.schemas import pending
 from core.settings import Secret, Settings, WeaviateSettings
 from tests.engines import free_port, listens, wait_for
 

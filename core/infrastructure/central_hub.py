@@ -5,17 +5,19 @@ A process says what it needs; the hub opens that and what it requires, in depend
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from core.errors.exceptions import Defect, TickgateError, Unavailable
 from core.infrastructure.import_manager import resolve
 from core.infrastructure.providers import PROVIDERS, Provider, providers_of
+from core.infrastructure.schemas import EMPTIED, require_current
 from core.settings import Settings
 
+Result = TypeVar("Result")
 PING_TIMEOUT_S: Final = 1.0
 
 
@@ -91,15 +93,17 @@ def opening_order(
 
 @asynccontextmanager
 async def open_hub(
-    settings: Settings, needs: Collection[str], *, patience_s: float = 0.0
+    settings: Settings, needs: Collection[str], *, patience_s: float = 0.0, checked: bool = True
 ) -> AsyncIterator[Hub]:
     """Open `needs` and close them in reverse.
 
     patience_s: how long to keep trying a service that is not there yet; a process started beside its
-        stores waits for them instead of dying.
+        stores waits for them, and for their migration, instead of dying.
+    checked: whether a store's schema has to be this version's.
 
     Raises:
-        Unavailable: a service did not come up in time. Misconfigured: it never will as it is set up.
+        Unavailable: a service did not come up in time. Misconfigured: it never will as it is set up, or a newer
+        version has migrated it. Corrupt: a step of its schema was edited.
     """
     deadline = time.monotonic() + patience_s
     services: dict[str, Any] = {}
@@ -107,6 +111,8 @@ async def open_hub(
     async with AsyncExitStack() as stack:
         for provider in opening_order(needs, providers):
             services[provider.name] = await _open(provider, settings, services, stack, deadline)
+            if provider.schema and checked:
+                await _check_schema(provider, services[provider.name], deadline)
         yield Hub(services, providers)
 
 
@@ -118,9 +124,29 @@ async def _open(
     deadline: float,
 ) -> Any:
     opens = resolve(provider.opens)
+    return await _patiently(lambda: stack.enter_async_context(opens(settings, services)), deadline)
+
+
+async def _check_schema(provider: Provider, service: Any, deadline: float) -> None:
+    reads = resolve(provider.schema)
+
+    async def check() -> None:
+        try:
+            applied = await reads(service)
+        except Unavailable:
+            if provider.name in EMPTIED:
+                # Its absence is no reason not to start.
+                return
+            raise
+        require_current(provider.name, applied)
+
+    await _patiently(check, deadline)
+
+
+async def _patiently(act: Callable[[], Awaitable[Result]], deadline: float) -> Result:
     while True:
         try:
-            return await stack.enter_async_context(opens(settings, services))
+            return await act()
         except Unavailable:
             if time.monotonic() >= deadline:
                 raise

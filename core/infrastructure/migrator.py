@@ -1,78 +1,100 @@
-"""Migrations: numbered SQL files a store, applied forward only, under one lock, each with its checksum kept."""
+"""Migrations: numbered steps a store, applied forward only, under one lock, each with its checksum kept.
 
-import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+An interrupted migration is finished by the next: a step is noted with what it does, where the store can do both in one
+transaction, and otherwise after it, and may then be applied once more.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
-from importlib.resources import files
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
-from core.errors.exceptions import Corrupt, Misconfigured
+from core.errors.exceptions import Unavailable
+from core.infrastructure.central_hub import open_hub
 from core.infrastructure.import_manager import resolve
-from core.ports.schemas import Schema, SchemaStep
+from core.infrastructure.providers import CHOSEN, PROVIDERS
+from core.infrastructure.schemas import STAND_INS, STORES, pending
+from core.ports.schemas import LockingSchema, Schema, SchemaStep
 from core.settings import Settings
 
-STORES: Final[tuple[str, ...]] = ("postgres", "clickhouse")
-"""In this order: holding PostgreSQL's schema open holds the lock for all."""
+NOT_CREATED: Final = "STORE_NOT_MIGRATED"
+"""The code of a store that is there, and our database not yet."""
 
 
-def steps(store: str) -> tuple[SchemaStep, ...]:
-    """Return the steps the code knows, by number; `0001_ticks.sql` is step 1, named `ticks`."""
-    found = []
-    for file in files("core.adapters").joinpath(store, "migrations").iterdir():
-        number, _, name = file.name.removesuffix(".sql").partition("_")
-        sql = file.read_text()
-        checksum = hashlib.sha256(sql.encode()).hexdigest()
-        found.append(SchemaStep(number=int(number), name=name, sql=sql, checksum=checksum))
-    return tuple(sorted(found, key=lambda step: step.number))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How far a store's schema is. at: its last step, None where there is none; stand_in: who keeps its tables."""
+
+    store: str
+    at: int | None = None
+    missing: tuple[SchemaStep, ...] = ()
+    stand_in: str = ""
 
 
-def pending(store: str, applied: Mapping[int, str]) -> tuple[SchemaStep, ...]:
-    """Return what is still to be applied.
-
-    Raises:
-        Misconfigured: the store was migrated by a newer version of us.
-        Corrupt: a step was edited after it had been applied.
-    """
-    known = steps(store)
-    if newer := applied.keys() - {step.number for step in known}:
-        raise Misconfigured(
-            f"{store} is at step {max(newer)}, this version knows {len(known)}; run the newer version",
-            code="SCHEMA_NEWER",
-        )
-    for step in known:
-        if applied.get(step.number, step.checksum) != step.checksum:
-            raise Corrupt(
-                f"{store} step {step.number} was edited after it had been applied", code="SCHEMA_EDITED"
-            )
-    return tuple(step for step in known if step.number not in applied)
+def stores_in_use(settings: Settings) -> tuple[str, ...]:
+    """Return the stores that have a schema of their own as these settings have it, in the order of migration."""
+    return tuple(
+        store
+        for store in STORES
+        if store not in STAND_INS or (store in CHOSEN and getattr(settings, store).host)
+    )
 
 
-async def plan(settings: Settings) -> Mapping[str, Sequence[str]]:
-    """Name the steps that `migrate` would apply, by store.
+async def plan(settings: Settings) -> tuple[Standing, ...]:
+    """Say of every store how far it is and what `migrate` would apply. Nothing is written, and no lock waited for.
 
     Raises:
         Unavailable: a store does not answer. Misconfigured, Corrupt: see `pending`.
     """
-    async with AsyncExitStack() as stack:
-        schemas = await _open(settings, stack)
-        return {
-            store: [f"{step.number:04} {step.name}" for step in pending(store, await schema.applied())]
-            for store, schema in schemas.items()
-        }
+    used = stores_in_use(settings)
+    standings = []
+    for store in STORES:
+        if store in used:
+            applied = await _applied(settings, store)
+            missing = pending(store, applied)
+            standings.append(Standing(store=store, at=max(applied, default=None), missing=missing))
+        else:
+            standings.append(Standing(store=store, stand_in=STAND_INS[store]))
+    return tuple(standings)
 
 
-async def migrate(settings: Settings) -> AsyncIterator[str]:
-    """Apply what is pending, naming each step once it is done. Raises as `plan` does."""
+async def migrate(settings: Settings, waiting: Callable[[], None] = lambda: None) -> AsyncIterator[str]:
+    """Apply what is pending, naming each step once it is done. Whatever is wrong with any store, nothing is applied.
+
+    waiting: called once if another migration runs, which is waited for.
+
+    Raises: as `plan` does; Unavailable also where the other migration does not end (code MIGRATION_RUNNING).
+    """
     async with AsyncExitStack() as stack:
-        for store, schema in (await _open(settings, stack)).items():
-            for step in pending(store, await schema.applied()):
-                await schema.apply(step)
+        schemas = await _open(settings, waiting, stack)
+        ledger: Any = schemas["postgres"]
+        lock: LockingSchema = ledger
+        todo = {store: pending(store, await schema.applied()) for store, schema in schemas.items()}
+        for store, missing in todo.items():
+            for step in missing:
+                # The lock goes with the ledger's connection; without it another migration may be at this step.
+                await lock.require_held()
+                await schemas[store].apply(step)
                 yield f"{store} {step.number:04} {step.name}"
 
 
-async def _open(settings: Settings, stack: AsyncExitStack) -> dict[str, Schema]:
+async def _applied(settings: Settings, store: str) -> Mapping[int, str]:
+    reads = resolve(PROVIDERS[store].schema)
+    try:
+        async with open_hub(settings, {store}, checked=False) as hub:
+            applied: Mapping[int, str] = await reads(hub[store])
+    except Unavailable as e:
+        if e.code != NOT_CREATED:
+            raise
+        return {}
+    return applied
+
+
+async def _open(settings: Settings, waiting: Callable[[], None], stack: AsyncExitStack) -> dict[str, Schema]:
     schemas: dict[str, Schema] = {}
-    for store in STORES:
+    for store in stores_in_use(settings):
         opens = resolve(f"core.adapters.{store}.schema:open_schema")
-        schemas[store] = await stack.enter_async_context(opens(settings))
+        # Only the one that holds the lock can be kept waiting.
+        schema = opens(settings, waiting) if store == STORES[0] else opens(settings)
+        schemas[store] = await stack.enter_async_context(schema)
     return schemas

@@ -12,12 +12,15 @@ class Provider:
     """opens: `module:attribute` of a function (settings, services) -> async context manager over the service.
 
     requires: services opened before it and handed to `opens`. pinged: whether health checks ask it `ping()`.
+    schema: of a store, `module:attribute` of a function (service) -> the steps of its schema that were applied; a store
+        whose schema is not this version's is not worked with.
     """
 
     name: str
     opens: str
     requires: frozenset[str] = field(default_factory=frozenset)
     pinged: bool = False
+    schema: str = ""
 
 
 def _table(*providers: Provider) -> dict[str, Provider]:
@@ -25,10 +28,30 @@ def _table(*providers: Provider) -> dict[str, Provider]:
 
 
 PROVIDERS: Final = _table(
-    Provider(name="postgres", opens="core.adapters.postgres.pool:open_pool", pinged=True),
-    Provider(name="clickhouse", opens="core.adapters.clickhouse.client:open_client", pinged=True),
-    Provider(name="redis", opens="core.adapters.redis.client:open_client", pinged=True),
-    Provider(name="weaviate", opens="core.adapters.weaviate.client:open_client", pinged=True),
+    Provider(
+        name="postgres",
+        opens="core.adapters.postgres.pool:open_pool",
+        pinged=True,
+        schema="core.adapters.postgres.schema:applied_steps",
+    ),
+    Provider(
+        name="clickhouse",
+        opens="core.adapters.clickhouse.client:open_client",
+        pinged=True,
+        schema="core.adapters.clickhouse.schema:applied_steps",
+    ),
+    Provider(
+        name="redis",
+        opens="core.adapters.redis.client:open_client",
+        pinged=True,
+        schema="core.adapters.redis.schema:applied_steps",
+    ),
+    Provider(
+        name="weaviate",
+        opens="core.adapters.weaviate.client:open_client",
+        pinged=True,
+        schema="core.adapters.weaviate.schema:applied_steps",
+    ),
     Provider(
         name="sources",
         opens="core.adapters.postgres.sources:open_sources",

@@ -18,8 +18,10 @@ import pytest
 import redis
 
 from core.adapters.redis.records import RedisRecords
+from core.adapters.redis.schema import StepText
 from core.adapters.redis.scripts import SCRIPTS
 from core.infrastructure.central_hub import open_hub
+from core.infrastructure.schemas import steps
 from core.model.records import RecordKind, Watchlist
 from core.settings import Settings
 from tests import dragonfly
@@ -52,6 +54,11 @@ def test_every_option_sent_is_documented() -> None:
 
 def test_nothing_sent_goes_through_everything_or_waits_for_an_append_only_file() -> None:
     assert not dragonfly.NEVER & (dragonfly.all_sent() | commands_in_scripts())
+
+
+def test_every_command_of_a_migration_is_fully_supported() -> None:
+    texts = [msgspec.json.decode(step.sql, type=StepText) for step in steps("redis")]
+    assert {command[0] for text in texts for command in text.commands} <= dragonfly.FULLY
 
 
 def commands_in_scripts() -> set[str]:

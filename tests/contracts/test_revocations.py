@@ -17,7 +17,7 @@ from core.adapters.postgres.revocations import CLOCK_SKEW_S_MAX, PostgresRevocat
 from core.adapters.postgres.schema import open_schema
 from core.errors.exceptions import Unavailable
 from core.infrastructure.central_hub import open_hub
-from core.infrastructure.migrator import steps
+from core.infrastructure.schemas import steps
 from core.settings import Settings
 from tests.engines import Engine, House, build_house, new_databases
 

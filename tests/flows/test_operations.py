@@ -397,7 +397,9 @@ def test_logs_show_a_program_and_name_the_ones_there_are(house: House) -> None:
 
 def test_migrations_are_done_once(house: House) -> None:
     assert house.up().returncode == 0
-    assert house.run("migrate", "--plan").stdout == "nothing to apply\n"
+    planned = house.run("migrate", "--plan").stdout
+    assert "would apply" not in planned
+    assert planned.endswith("\nnothing to apply\n")
     assert house.run("migrate").stdout == "nothing to apply\n"
 
 

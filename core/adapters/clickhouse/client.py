@@ -17,6 +17,7 @@ from core.telemetry import tracing
 
 Result = TypeVar("Result")
 AUTHENTICATION_FAILED = 516
+UNKNOWN_DATABASE = 81
 SHORT_QUERY_TIMEOUT_S = 10.0
 _numbers = itertools.count(1)
 
@@ -103,6 +104,8 @@ async def connect(clickhouse: ClickHouseSettings, database: str | None) -> Async
     except DatabaseError as e:
         if e.code == AUTHENTICATION_FAILED:
             raise Misconfigured("ClickHouse refuses our user or password", code="STORE_AUTH") from e
+        if e.code == UNKNOWN_DATABASE:
+            raise Unavailable("the tick store is not migrated yet", code="STORE_NOT_MIGRATED") from e
         raise unavailable(e) from e
     except (OperationalError, ClickHouseError, aiohttp.ClientError, OSError, TimeoutError) as e:
         raise unavailable(e) from e

@@ -1,4 +1,7 @@
-"""Bring ClickHouse's schema forward. DDL is not transactional there, so every statement of a step is idempotent."""
+"""Bring ClickHouse's schema forward. DDL is not transactional there, so every statement of a step is idempotent.
+
+A step that was cut off is applied again from its beginning, and noted only once all of it is done.
+"""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -26,9 +29,8 @@ class ClickHouseSchema:
         return {row[0]: row[1] for row in result.result_rows}
 
     async def apply(self, step: SchemaStep) -> None:
-        for statement in step.sql.split(";\n"):
-            if any(line.strip() and not line.strip().startswith("--") for line in statement.splitlines()):
-                await self._command(statement.rstrip().rstrip(";"))
+        for statement in statements(step):
+            await self._command(statement)
         await self._clickhouse.ask(
             self._client.command(
                 "insert into schema_steps (number, name, checksum)"
@@ -39,6 +41,24 @@ class ClickHouseSchema:
 
     async def _command(self, statement: str) -> None:
         await self._clickhouse.ask(self._client.command(statement))
+
+
+def statements(step: SchemaStep) -> list[str]:
+    """Return the statements of a step, one by one as ClickHouse takes them."""
+    return [
+        statement.rstrip().rstrip(";")
+        for statement in step.sql.split(";\n")
+        if any(line.strip() and not line.strip().startswith("--") for line in statement.splitlines())
+    ]
+
+
+async def applied_steps(clickhouse: ClickHouse) -> Mapping[int, str]:
+    """Return the checksum of every step applied, by number; nothing is written. Raises: Unavailable."""
+    there = await clickhouse.rows(
+        "select 1 from system.tables where database = currentDatabase() and name = 'schema_steps'"
+    )
+    rows = await clickhouse.rows("select number, checksum from schema_steps") if there else []
+    return {row[0]: row[1] for row in rows}
 
 
 @asynccontextmanager

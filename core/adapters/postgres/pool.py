@@ -126,5 +126,7 @@ def _translated() -> Iterator[None]:
         yield
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as e:
         raise Misconfigured("PostgreSQL refuses our user or password", code="LEDGER_AUTH") from e
-    except (asyncpg.InvalidCatalogNameError, *CONNECTION_ERRORS) as e:
+    except asyncpg.InvalidCatalogNameError as e:
+        raise Unavailable("the ledger is not migrated yet", code="STORE_NOT_MIGRATED", detail=repr(e)) from e
+    except CONNECTION_ERRORS as e:
         raise Unavailable("the ledger does not answer", code="LEDGER_UNAVAILABLE", detail=repr(e)) from e

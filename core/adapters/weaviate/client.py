@@ -148,7 +148,6 @@ def _refused() -> Misconfigured:
 
 @asynccontextmanager
 async def open_client(settings: Settings, _services: Mapping[str, Any]) -> AsyncIterator[Weaviate]:
-    """Open the client on a schema that is there. Raises: Unavailable, Misconfigured."""
+    """Open the client; whether its schema is there is for the hub to ask. Raises: Unavailable, Misconfigured."""
     async with connect(settings.weaviate) as weaviate:
-        await weaviate.ping()
         yield weaviate

@@ -34,9 +34,7 @@ class WeaviateSchema:
 
     async def applied(self) -> Mapping[int, str]:
         await self._make(_STEPS)
-        steps = self._weaviate.collection(STEPS_COLLECTION)
-        found = await self._weaviate.ask(lambda: steps.query.fetch_objects(limit=STEPS_MAX))
-        return {int(step.properties["number"]): step.properties["checksum"] for step in found.objects}
+        return await applied_steps(self._weaviate)
 
     async def apply(self, step: SchemaStep) -> None:
         for definition in msgspec.json.decode(step.sql):
@@ -50,6 +48,15 @@ class WeaviateSchema:
         collections = self._weaviate.client.collections
         if not await self._weaviate.ask(lambda: collections.exists(definition["class"])):
             await self._weaviate.ask(lambda: collections.create_from_dict(dict(definition)))
+
+
+async def applied_steps(weaviate: Weaviate) -> Mapping[int, str]:
+    """Return the checksum of every step applied, by number; nothing is written. Raises: Unavailable."""
+    if not await weaviate.ask(lambda: weaviate.client.collections.exists(STEPS_COLLECTION)):
+        return {}
+    steps = weaviate.collection(STEPS_COLLECTION)
+    found = await weaviate.ask(lambda: steps.query.fetch_objects(limit=STEPS_MAX))
+    return {int(step.properties["number"]): step.properties["checksum"] for step in found.objects}
 
 
 @asynccontextmanager

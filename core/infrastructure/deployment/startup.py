@@ -21,8 +21,9 @@ from core.infrastructure.deployment.readiness import Finding, probe
 from core.infrastructure.deployment.supervision import ProcessState, Supervisor
 from core.infrastructure.deployment.wish import Wish, programs_of, remember, terminals_of
 from core.infrastructure.import_manager import resolve
-from core.infrastructure.migrator import STORES, migrate, steps
+from core.infrastructure.migrator import migrate, stores_in_use
 from core.infrastructure.provisioning import NewClient, NewSource, provision
+from core.infrastructure.schemas import steps
 from core.model.principals import Scope
 from core.settings import Secret, Settings
 
@@ -129,13 +130,14 @@ class Start:
         raise NotHealthy("the supervisor did not start", log=self._layout.log("supervisord.out"))
 
     def _bring_up(self, tokens: Mapping[str, str]) -> None:
-        mark = _preparation_mark(tokens)
+        stores = stores_in_use(load_settings({FILE_VARIABLE: str(self._layout.settings_file)}))
+        mark = _preparation_mark(stores, tokens)
         if _prepared(self._layout, mark):
             # Nothing new for the stores: services load while the engines do, and wait for them by themselves.
             self._start_rest()
             self._await_ready(self._of(Stage.ENGINES))
         else:
-            warm = threading.Thread(target=_warm_up, daemon=True)
+            warm = threading.Thread(target=_warm_up, args=(stores,), daemon=True)
             warm.start()
             self._await_ready(self._of(Stage.ENGINES))
             warm.join()
@@ -232,17 +234,17 @@ def _waiting(pending: Sequence[Program], findings: Mapping[str, Finding]) -> str
     return "waiting for " + ", ".join(words)
 
 
-def _warm_up() -> None:
+def _warm_up(stores: Iterable[str]) -> None:
     """Load what the preparation needs while the engines start; a problem shows when it is really needed."""
-    for store in STORES:
+    for store in stores:
         with contextlib.suppress(TickgateError):
             resolve(f"core.adapters.{store}.schema:open_schema")
 
 
-def _preparation_mark(tokens: Mapping[str, str]) -> str:
+def _preparation_mark(stores: Iterable[str], tokens: Mapping[str, str]) -> str:
     """Return a fingerprint of everything that is written to the stores before the services start."""
     digest = hashlib.sha256(repr(DEMO_SCOPES).encode())
-    for store in STORES:
+    for store in stores:
         for step in steps(store):
             digest.update(f"{store}\0{step.number}\0{step.checksum}\0".encode())
     for source, token in sorted(tokens.items()):
