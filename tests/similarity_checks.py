@@ -15,6 +15,7 @@ from core.ports.similarity import Likeness, Match, Similarity
 INCIDENTS, WINDOWS = RecordKind.INCIDENTS, RecordKind.MARKET_WINDOWS
 Check = Callable[[Similarity, str], Awaitable[None]]
 CHECKS: list[Check] = []
+CHANGED_AT_ONCE = 6
 LOADED = 1_050
 """More than two batches of any keeper."""
 
@@ -122,7 +123,7 @@ async def another_version_is_neither_changed_nor_deleted(keeper: Similarity, ten
 @check
 async def of_many_who_change_a_version_at_once_one_succeeds(keeper: Similarity, tenant: str) -> None:
     await keeper.create(INCIDENTS, tenant, "one", LIBRARY["reset"], version="a" * 32)
-    bodies = [incident(f"change {number}") for number in range(6)]
+    bodies = [incident(f"change {number}") for number in range(CHANGED_AT_ONCE)]
     changes = (
         keeper.update(INCIDENTS, tenant, "one", body, expected="a" * 32, version=version()) for body in bodies
     )

@@ -1,10 +1,13 @@
 """The suite of similar records notices: each adapter is broken in many ways, one at a time, and fails it every time."""
 
+import asyncio
 import itertools
 import secrets
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,15 @@ from core.ports.similarity import Similarity
 from core.settings import Settings, WeaviateSettings
 from tests.engines import House, new_databases
 from tests.mutations import Mutation, broken
-from tests.similarity_checks import CHECKS, INCIDENTS, LIBRARY, incident, version
+from tests.similarity_checks import (
+    CHANGED_AT_ONCE,
+    CHECKS,
+    INCIDENTS,
+    LIBRARY,
+    incident,
+    of_many_who_change_a_version_at_once_one_succeeds,
+    version,
+)
 from tests.weaviate_servers import migrated, refuse, running_double
 
 WEAVIATE = "core.adapters.weaviate."
@@ -74,12 +85,6 @@ OF_WEAVIATE = [
         "            )\n            return record\n\n    async def delete",
         "properties=properties(kind, record),\n                    vector=vector_of(found.body),\n                )\n"
         "            )\n            return record\n\n    async def delete",
-    ),
-    weaviate(
-        "updates-not-locked",
-        "records",
-        "        async with self._locks.held(tenant, kind, record_id):\n            found = _there(",
-        "        if True:\n            found = _there(",
     ),
     weaviate("missing-deleted-silently", "records", "_compare(_there(await", "_compare((await"),
     weaviate("weight-swapped", "similarity", "alpha=likeness.weight", "alpha=1 - likeness.weight"),
@@ -223,7 +228,8 @@ async def test_a_broken_weaviate_adapter_fails(
     seconds = itertools.count(1_790_000_000)
     # No two moments are the same, however fast the test runs.
     records = sys.modules[f"{WEAVIATE}records"]
-    monkeypatch.setattr(records, "time", SimpleNamespace(time_ns=lambda: next(seconds) * 1_000_000_000))
+    clock = SimpleNamespace(time_ns=lambda: next(seconds) * 1_000_000_000, monotonic=time.monotonic)
+    monkeypatch.setattr(records, "time", clock)
     keeper = module.WeaviateSimilarity(hub["weaviate"], hub["locks"])
     assert await first_failure(keeper, [*CHECKS, what_cannot_be_kept_is_said(double)])
 
@@ -234,6 +240,26 @@ async def test_a_broken_postgres_adapter_fails(
 ) -> None:
     module = broken(monkeypatch, POSTGRES_MODULES, mutation)
     assert await first_failure(module.PostgresSimilarity(hub["postgres"]), CHECKS)
+
+
+async def test_a_weaviate_adapter_that_takes_no_lock_fails(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlocked = weaviate(
+        "updates-not-locked",
+        "records",
+        "        async with self._locks.held(tenant, kind, record_id):\n            found = _there(",
+        "        if True:\n            found = _there(",
+    )
+    keeper = broken(monkeypatch, WEAVIATE_MODULES, unlocked).WeaviateSimilarity(hub["weaviate"], hub["locks"])
+    find, all_have_read = keeper.find, asyncio.Barrier(CHANGED_AT_ONCE)
+
+    async def find_when_all_do(*asked: Any) -> Any:
+        found = await find(*asked)
+        if found is not None and found.version == "a" * 32:
+            await all_have_read.wait()
+        return found
+
+    monkeypatch.setattr(keeper, "find", find_when_all_do)
+    assert await first_failure(keeper, [of_many_who_change_a_version_at_once_one_succeeds])
 
 
 async def test_without_its_filter_a_tenants_rows_are_still_its_own(

@@ -14,14 +14,18 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from core.adapters.weaviate import records
 from core.adapters.weaviate.client import Weaviate, connect, open_client
 from core.adapters.weaviate.objects import COLLECTIONS
 from core.adapters.weaviate.schema import WeaviateSchema, open_schema
+from core.adapters.weaviate.similarity import WeaviateSimilarity
 from core.errors.exceptions import Defect, Misconfigured, TickgateError, Unavailable
-from core.infrastructure.migrator import steps
+from core.infrastructure.central_hub import open_hub
+from core.infrastructure.schemas import steps
 from core.model.records import RecordKind
 from core.settings import Secret, Settings, WeaviateSettings
 from tests.engines import free_port, wait_for
+from tests.similarity_checks import INCIDENTS, LIBRARY
 from tests.weaviate_servers import double_process, migrated, running_double
 
 PATIENCE_S = 8.0
@@ -45,7 +49,7 @@ def but(settings: WeaviateSettings, **changes: object) -> WeaviateSettings:
 
 
 async def opened(settings: WeaviateSettings) -> None:
-    async with open_client(Settings(weaviate=settings), {}):
+    async with open_hub(Settings(weaviate=settings), {"weaviate"}):
         pass
 
 
@@ -208,7 +212,9 @@ async def test_a_step_that_was_interrupted_is_finished_by_applying_it_again() ->
 
 async def test_a_server_without_our_schema_is_not_ready() -> None:
     with running_double() as settings:
-        assert isinstance(await refusal(settings), Unavailable)
+        refused = await refusal(settings)
+    assert isinstance(refused, Unavailable)
+    assert refused.code == "SCHEMA_OLDER"
 
 
 def test_a_process_without_weaviate_does_not_load_its_client() -> None:
@@ -225,6 +231,27 @@ def test_loading_the_client_warns_nobody() -> None:
         [sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, env=dict(os.environ)
     )
     assert ended.stderr == b""
+
+
+async def test_a_tenant_that_was_taken_away_is_made_again(
+    double: tuple[WeaviateSettings, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connect(double[0]) as weaviate:
+        keeper = WeaviateSimilarity(weaviate, NoLocks())
+        assert await keeper.load(INCIDENTS, "gone", LIBRARY, version="a" * 32) == len(LIBRARY)
+        whole = weaviate.collection(COLLECTIONS[INCIDENTS])
+        await weaviate.ask(lambda: whole.tenants.remove("t-gone"))
+        monkeypatch.setattr(records, "TENANT_KNOWN_S", 0.0)
+        assert await keeper.page(INCIDENTS, "gone", after=None, limit=9, where={}) == ()
+        assert await keeper.load(INCIDENTS, "gone", LIBRARY, version="a" * 32) == len(LIBRARY)
+        assert len(await keeper.page(INCIDENTS, "gone", after=None, limit=9, where={})) == len(LIBRARY)
+
+
+class NoLocks:
+    """For one writer alone."""
+
+    def held(self, tenant: str, kind: str, record_id: str) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
 
 
 def test_the_double_is_gone_with_its_test() -> None:

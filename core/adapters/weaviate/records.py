@@ -5,7 +5,7 @@ Weaviate cannot compare and set, so whoever writes a record holds its lock from 
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from core.adapters.weaviate.client import Weaviate
 from core.adapters.weaviate.driver import CollectionAsync, Sort
@@ -25,6 +25,8 @@ from core.model.vectors import vector_of
 from core.ports.locks import Locks
 
 Collection = CollectionAsync[Any, Any]
+TENANT_KNOWN_S: Final = 60.0
+"""After that it is looked for again: Weaviate may have been emptied or restored."""
 
 
 class WeaviateRecords:
@@ -33,7 +35,7 @@ class WeaviateRecords:
     def __init__(self, weaviate: Weaviate, locks: Locks) -> None:
         self._weaviate = weaviate
         self._locks = locks
-        self._tenants: set[tuple[RecordKind, str]] = set()
+        self._tenants: dict[tuple[RecordKind, str], float] = {}
 
     async def create(
         self, kind: RecordKind, tenant: str, record_id: str, body: Body, *, version: str
@@ -120,11 +122,11 @@ class WeaviateRecords:
 
     async def part(self, kind: RecordKind, tenant: str) -> Collection | None:
         """Return the tenant's part of a collection, None where it has none yet."""
-        if (kind, tenant) not in self._tenants:
+        if time.monotonic() - self._tenants.get((kind, tenant), -TENANT_KNOWN_S) >= TENANT_KNOWN_S:
             whole = self._weaviate.collection(COLLECTIONS[kind])
             if not await self._weaviate.ask(lambda: whole.tenants.exists(tenant_name(tenant))):
                 return None
-            self._tenants.add((kind, tenant))
+            self._tenants[kind, tenant] = time.monotonic()
         return self._weaviate.collection(COLLECTIONS[kind], tenant_name(tenant))
 
     async def part_for_writing(self, kind: RecordKind, tenant: str) -> Collection:
@@ -141,7 +143,7 @@ class WeaviateRecords:
             if collection is None:
                 raise
             return collection
-        self._tenants.add((kind, tenant))
+        self._tenants[kind, tenant] = time.monotonic()
         return self._weaviate.collection(COLLECTIONS[kind], tenant_name(tenant))
 
 
