@@ -137,7 +137,9 @@ async def test_nobody_there_is_away_at_once() -> None:
 async def test_half_a_server_is_away(settings: WeaviateSettings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for grpc_port in (free_port(), silent.getsockname()[1]):
-            assert isinstance(await refusal(but(settings, grpc_port=grpc_port)), Unavailable)
+            assert isinstance(
+                await refusal(but(settings, grpc_port=grpc_port, query_timeout_s=1.0)), Unavailable
+            )
 
 
 async def test_a_server_that_falls_silent_is_away_and_comes_back(
