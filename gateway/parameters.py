@@ -120,6 +120,8 @@ WIRES: Final[Mapping[str, Wire]] = {
     "service": Wire(description="Only those of this service."),
     "category": Wire(description="Only those of this category."),
     "sort": Wire(description="Only those of this sort."),
+    "depth": Wire(description="How many flows away at most."),
+    "toward": Wire(name="to", description="The service at the end of the way."),
     "origin": Wire(description="Only those that begin at this service."),
     "target": Wire(description="Only those that end at this service."),
     "price": Wire(

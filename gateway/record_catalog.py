@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
+
+from core.messages.message import Message
 from core.model.records import SHELVES, RecordKind
-from gateway import answers, records, similarity
+from gateway import answers, records, similarity, topology
 from gateway.parameters import NoParameters
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.record_shapes import SHAPES
@@ -122,6 +125,24 @@ def _search_of(kind: RecordKind) -> Endpoint:
     )
 
 
+def _question_of(name: str, handler: Handler, query: type[Message], answer: type[msgspec.Struct]) -> Endpoint:
+    return Endpoint(
+        method="GET",
+        path=f"/v1/services/{{id}}/{name}",
+        handler=handler,
+        access=SHELVES[RecordKind.SERVICES].read,
+        rate=RateClass.READ,
+        query=query,
+        deadline_s=DEADLINE_S,
+        answers={
+            200: Content(description="The answer.", schema=answer),
+            202: _LATER,
+            404: _told("There is no such service."),
+            409: _REFUSED,
+        },
+    )
+
+
 def _named(handler: Handler, kind: RecordKind, deed: str, summary: str) -> Handler:
     handler.__name__ = f"{deed}_{kind.replace('-', '_')}"
     handler.__doc__ = f"{summary[:-1].replace('a record', f'one of the {kind}').replace('records', kind)}."
@@ -129,6 +150,10 @@ def _named(handler: Handler, kind: RecordKind, deed: str, summary: str) -> Handl
 
 
 ENDPOINTS: Final = (
+    _question_of("downstream", topology.downstream, topology.DepthQuery, topology.ReachedServices),
+    _question_of("upstream", topology.upstream, topology.DepthQuery, topology.ReachedServices),
+    _question_of("path", topology.path, topology.PathQuery, topology.ServicePath),
+    _question_of("impact", topology.impact, NoParameters, topology.ServiceImpact),
     *(_search_of(kind) for kind in SEARCHES),
     *(endpoint for kind in SHELVES for endpoint in _endpoints_of(kind)),
 )

@@ -66,7 +66,7 @@ def listed(kind: RecordKind) -> Handler:
 def read(kind: RecordKind) -> Handler:
     async def read(call: Call) -> Response:
         parse(call.request, NoParameters)
-        answer = await _ask(call, kind, Deed.READ, RecordQuestion(id=_id_of(call)))
+        answer = await _ask(call, kind, Deed.READ, RecordQuestion(id=id_of(call)))
         if isinstance(answer, str):
             return accepted(answer)
         if answer.version is not None and _is_known(call, answer.version):
@@ -79,7 +79,7 @@ def read(kind: RecordKind) -> Handler:
 def update(kind: RecordKind) -> Handler:
     async def update(call: Call) -> Response:
         parse(call.request, NoParameters)
-        record_id, expected = _id_of(call), _expected(call)
+        record_id, expected = id_of(call), _expected(call)
         body = _sound(parse_json(call, SHELVES[kind].body))
         asked = RecordUpdate(id=record_id, body=body, version=secrets.token_hex(16), expected=expected)
         answer = await _ask(call, kind, Deed.UPDATE, asked)
@@ -91,7 +91,7 @@ def update(kind: RecordKind) -> Handler:
 def delete(kind: RecordKind) -> Handler:
     async def delete(call: Call) -> Response:
         parse(call.request, NoParameters)
-        asked = RecordDeletion(id=_id_of(call), expected=_expected(call))
+        asked = RecordDeletion(id=id_of(call), expected=_expected(call))
         answer = await _ask(call, kind, Deed.DELETE, asked)
         return accepted(answer) if isinstance(answer, str) else Response(status_code=204)
 
@@ -128,7 +128,7 @@ def _version_of(call: Call, kind: RecordKind) -> str:
     return name.hexdigest()
 
 
-def _id_of(call: Call) -> str:
+def id_of(call: Call) -> str:
     record_id: str = call.request.path_params["id"]
     if not _ID.fullmatch(record_id):
         raise NotFound("no record can have this id", code="RECORD_NOT_FOUND")

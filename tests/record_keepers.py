@@ -100,5 +100,7 @@ _MAKERS: dict[RecordKind, Callable[[int, str], Body]] = {
         closes=[1.1 + 0.001 * ((step * (number + 3)) % 7) for step in range(16)],
     ),
     RecordKind.SERVICES: lambda number, word: Service(title=f"Service {number}", sort="process"),
-    RecordKind.FLOWS: lambda number, word: Flow(origin="a", target="b", sort="calls"),
+    RecordKind.FLOWS: lambda number, word: Flow(
+        origin="a", target="b", sort="reads" if number % 2 else "calls", required=number % 3 == 0
+    ),
 }

@@ -79,7 +79,7 @@ class RecordJobs:
         return Answer(content_type=JSON_TYPE, body=b"null")
 
     def _body(self, plain: Mapping[str, Any]) -> Body:
-        body: Body = _converted(plain, SHELVES[self.kind].body)
+        body: Body = converted(plain, SHELVES[self.kind].body)
         return body
 
     def _job(self, deed: Deed, do: Callable[[Any, str, int], Awaitable[Answer]]) -> Run:
@@ -87,7 +87,7 @@ class RecordJobs:
 
         async def run(ctx: Mapping[str, Any], request: Any, *, tenant: str, traceparent: str = "") -> Answer:
             tracing.start(traceparent)
-            asked: Message = _converted(request, request_kind)
+            asked: Message = converted(request, request_kind)
             return await do(asked, tenant, ctx["job_try"])
 
         return run
@@ -109,7 +109,7 @@ def page_of(page: Sequence[Record[Any]], cursor: str | None) -> Answer:
     return Answer(content_type=JSON_TYPE, body=body, next_cursor=cursor, rows=len(page))
 
 
-def _converted(plain: Any, kind: type[Any]) -> Any:
+def converted(plain: Any, kind: type[Any]) -> Any:
     try:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as e:

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-from core.errors.exceptions import Invalid
 from core.infrastructure.central_hub import Hub
 from core.messages.jobs import Answer
 from core.messages.similarity import SEARCHED, SimilarityQuestion
@@ -16,7 +15,7 @@ from core.ports.jobs import JobFunction
 from core.ports.similarity import Likeness, Match, Similarity
 from core.settings import Settings
 from core.telemetry import tracing
-from workers.records import JSON_TYPE, record_fields
+from workers.records import JSON_TYPE, converted, record_fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +32,7 @@ class SimilarityJobs:
         self, _ctx: Mapping[str, Any], request: Any, *, tenant: str, traceparent: str = ""
     ) -> Answer:
         tracing.start(traceparent)
-        asked = _converted(request, SimilarityQuestion)
+        asked = converted(request, SimilarityQuestion)
         body = await self._pattern(asked, tenant)
         likeness = Likeness(
             vector=() if body is None else vector_of(body),
@@ -54,7 +53,7 @@ class SimilarityJobs:
         if asked.id is not None:
             body = (await self.keeper.read(self.kind, tenant, asked.id)).body
         elif asked.like is not None:
-            body = _converted(asked.like, SHELVES[self.kind].body)
+            body = converted(asked.like, SHELVES[self.kind].body)
         return body
 
 
@@ -62,13 +61,6 @@ def functions(hub: Hub, _settings: Settings) -> Sequence[JobFunction]:
     """Return the functions over this hub's keeper of similar records."""
     jobs = [SimilarityJobs(kind=kind, keeper=hub[SHELVES[kind].keeper]) for kind in SEARCHED]
     return [function for job in jobs for function in job.functions()]
-
-
-def _converted(plain: Any, kind: type[Any]) -> Any:
-    try:
-        return msgspec.convert(plain, kind)
-    except msgspec.ValidationError as e:
-        raise Invalid(str(e)) from e
 
 
 def _answer(found: Sequence[Match]) -> Answer:

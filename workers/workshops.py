@@ -50,6 +50,7 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "workers.records:functions",
             "workers.annotations:functions",
             "workers.similarity:functions",
+            "workers.topology:functions",
             "workers.housekeeping:functions",
             "workers.probes:database_functions",
         ),

@@ -104,6 +104,11 @@ PROVIDERS: Final = _table(
         requires=frozenset({"postgres"}),
     ),
     Provider(
+        name="topology",
+        opens="core.adapters.postgres.topology:open_topology",
+        requires=frozenset({"postgres"}),
+    ),
+    Provider(
         name="tick_store",
         opens="core.adapters.clickhouse.tick_store:open_tick_store",
         requires=frozenset({"clickhouse"}),

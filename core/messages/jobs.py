@@ -25,8 +25,9 @@ from core.messages.annotations import MarkQuery
 from core.messages.message import Message
 from core.messages.records import REQUESTS
 from core.messages.similarity import SEARCHED, SimilarityQuestion
+from core.messages.topology import QUESTIONS
 from core.model.principals import Scope
-from core.model.records import SHELVES, WRITING, Deed
+from core.model.records import SHELVES, WRITING, Deed, RecordKind
 
 TICKS_MAX: Final = 50_000
 BARS_MAX: Final = 10_000
@@ -308,6 +309,15 @@ JOBS: Final = _table(
             scope=SHELVES[kind].read,
         )
         for kind in SEARCHED
+    ),
+    *(
+        JobKind(
+            function=f"services.{deed}",
+            queue="database",
+            request=question,
+            scope=SHELVES[RecordKind.SERVICES].read,
+        )
+        for deed, question in QUESTIONS.items()
     ),
 )
 

@@ -203,10 +203,7 @@ def _shelf(body: type[Body], keeper: str, area: str, *filters: str) -> Shelf:
     )
 
 
-READY: Final = frozenset({"ledger_records", "tick_records", "brief_records", "similarity"})
-"""Keepers that have an adapter: add yours with it."""
-
-_SHELVES: Final[dict[RecordKind, Shelf]] = {
+SHELVES: Final[dict[RecordKind, Shelf]] = {
     RecordKind.ACCOUNTS: _shelf(Account, "ledger_records", "accounts", "server"),
     RecordKind.INSTRUMENTS: _shelf(Instrument, "ledger_records", "market", "symbol"),
     RecordKind.ANNOTATIONS: _shelf(Annotation, "tick_records", "market", "symbol", "label"),
@@ -216,5 +213,4 @@ _SHELVES: Final[dict[RecordKind, Shelf]] = {
     RecordKind.SERVICES: _shelf(Service, "topology", "topology", "sort"),
     RecordKind.FLOWS: _shelf(Flow, "topology", "topology", "origin", "target"),
 }
-assert set(_SHELVES) == set(RecordKind), "every kind has its shelf"
-SHELVES: Final = {kind: shelf for kind, shelf in _SHELVES.items() if shelf.keeper in READY}
+assert set(SHELVES) == set(RecordKind), "every kind has its shelf"

@@ -181,6 +181,16 @@ class Matrix:
         assert answer.status_code == 201, answer.text
         return {"id": answer.json()["id"]}
 
+    def made_service(self) -> dict[str, str]:
+        return self.made_record(RecordKind.SERVICES)
+
+    def make_services(self, client: str) -> None:
+        """Make those that every flow here leads between."""
+        for name in ("a", "b"):
+            wish = {**msgspec.to_builtins(body_of(RecordKind.SERVICES)), "id": name}
+            headers = {"Authorization": f"Bearer {self.token(client)}", **named()}
+            assert self.http.post("/v1/services", json=wish, headers=headers).status_code == 201
+
     def queued_job(self) -> dict[str, str]:
         return {"id": queued_job(self.door.settings, OWNER)}
 
@@ -206,6 +216,11 @@ PLANS: dict[str, Plan] = {
     "GET /v1/marks": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/quotes": Plan(query={"symbols": "EURUSD"}),
     **{f"POST /v1/{kind}/search": Plan(json={"text": "x"}) for kind in SEARCHED},
+    **{
+        f"GET /v1/services/{{id}}/{name}": Plan(owned=Matrix.made_service)
+        for name in ("downstream", "upstream", "impact")
+    },
+    "GET /v1/services/{id}/path": Plan(query={"to": "a"}, owned=Matrix.made_service),
     "GET /v1/jobs/{id}": Plan(owned=Matrix.finished_job),
     "DELETE /v1/jobs/{id}": Plan(owned=Matrix.queued_job),
     "GET /v1/dead-letters/{id}": Plan(owned=Matrix.buried),
@@ -251,7 +266,10 @@ def matrix(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
         claims = {
             client: json.loads(extract_compact(token.encode()).payload) for client, token in tokens.items()
         }
-        yield Matrix(door, http, claims)
+        matrix = Matrix(door, http, claims)
+        for client in (OWNER, STRANGER):
+            matrix.make_services(client)
+        yield matrix
 
 
 CASES = [pytest.param(e, caller, id=f"{e.method} {e.path}-{caller}") for e in ENDPOINTS for caller in Caller]

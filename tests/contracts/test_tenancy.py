@@ -53,9 +53,15 @@ ROWS: dict[str, str] = {
     " words_count) values ('{tenant}', 'i', 'v', 'm', 's', 'c', '', 1, '', array_fill(0::real, array[256]), '', 0)",
     "market_windows": "(tenant, id, version, symbol, interval, start_ms, label, closes, vector, words, words_count)"
     " values ('{tenant}', 'i', 'v', 's', '1m', 1, 'l', '{{}}', array_fill(0::real, array[65]), '', 0)",
+    "services": "(tenant, id, version, title, sort, critical)"
+    " values ('{tenant}', 'a', 'v', 't', 'store', true), ('{tenant}', 'b', 'v', 't', 'store', true)",
+    "flows": "(tenant, id, version, origin, target, sort, required)"
+    " values ('{tenant}', 'f', 'v', 'a', 'b', 'calls', true)",
     "idempotency_keys": "(tenant, subject, key_hash, fingerprint, owner, lease_expires_at, expires_at)"
     f" values ('{{tenant}}', 's', {BYTES}, {BYTES}, gen_random_uuid(), now(), now())",
 }
+ROWS_EACH = {"services": 2}
+"""A flow needs two."""
 READ_BY_TENANTS = sorted(ROWS)
 _TABLES = (
     "select relname, relrowsecurity, exists (select from pg_attribute where attrelid = c.oid and attname = 'tenant'"
@@ -124,7 +130,7 @@ async def test_a_query_without_a_filter_shows_a_tenant_its_own_rows_only(
             async with postgres.of_tenant(tenant) as connection:
                 names = await columns(connection, table)
                 rows = await connection.fetch(f"select {', '.join(names)} from {table}")
-            assert len(rows) == 1
+            assert len(rows) == ROWS_EACH.get(table, 1)
             assert tenant in {row.get("tenant", row.get("source")) for row in rows}
 
 

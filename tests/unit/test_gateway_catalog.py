@@ -21,6 +21,7 @@ from workers.market import MarketReads
 from workers.queues import QUEUES
 from workers.records import RecordJobs
 from workers.similarity import SimilarityJobs
+from workers.topology import TopologyJobs
 
 
 def test_a_route_without_an_access_decision_refuses_to_start() -> None:
@@ -61,6 +62,7 @@ def test_every_job_has_a_queue_that_runs_and_a_function() -> None:
     probes = {f"{queue}.probe" for queue in QUEUES}
     records = [RecordJobs(kind=kind, keeper=nothing) for kind in SHELVES]
     searches = [SimilarityJobs(kind=kind, keeper=nothing) for kind in SEARCHED]
-    makers = (reads, exports, *records, AnnotationJobs(keeper=nothing), *searches)
+    graph = TopologyJobs(topology=nothing)
+    makers = (reads, exports, *records, AnnotationJobs(keeper=nothing), *searches, graph)
     served = {function.name for maker in makers for function in maker.functions()}
     assert served | probes == set(JOBS)

@@ -41,6 +41,15 @@ class Table:
         return f"{self.insertion} on conflict (tenant, id) do nothing returning {self.columns}"
 
     @property
+    def load(self) -> str:
+        changes = ", ".join(f"{name} = excluded.{name}" for name in self.written)
+        return (
+            f"{self.insertion} on conflict (tenant, id) do update"
+            f" set version = excluded.version, updated_at = now(), {changes}"
+            f" where {self.name}.version <> excluded.version"
+        )
+
+    @property
     def update(self) -> str:
         written = zip(self.written, self.places(5), strict=True)
         changes = ", ".join(f"{name} = {place}" for name, place in written)

@@ -31,15 +31,6 @@ class SimilarityTable(Table):
         return places
 
     @property
-    def load(self) -> str:
-        changes = ", ".join(f"{name} = excluded.{name}" for name in self.written)
-        return (
-            f"{self.insertion} on conflict (tenant, id) do update"
-            f" set version = excluded.version, updated_at = now(), {changes}"
-            f" where {self.name}.version <> excluded.version"
-        )
-
-    @property
     def several(self) -> str:
         return f"select {self.columns} from {self.name} where tenant = $1 and id = any($2::text[])"
 
