@@ -13,7 +13,8 @@ from workers.queues import QUEUES
 
 Functions = Callable[[Hub, Settings], Sequence[JobFunction]]
 
-_ALWAYS: Final = frozenset({"job_queue", "job_runner"})
+_ALWAYS: Final = frozenset({"job_queue", "job_runner", "redis"})
+"""Through `redis` the hub sees to it that the keys of the queue are laid out as this version knows them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,6 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
         needs=_ALWAYS
         | {shelf.keeper for shelf in SHELVES.values()}
         | {
-            "redis",
             "postgres",
             "clickhouse",
             "tick_reader",

@@ -26,7 +26,9 @@ from core.adapters.redis.schema import STEPS_KEY
 from core.errors.exceptions import Corrupt, Misconfigured, Unavailable
 from core.infrastructure.central_hub import open_hub
 from core.infrastructure.config_manager import write_settings_file
+from core.infrastructure.import_manager import resolve
 from core.infrastructure.migrator import migrate, plan
+from core.infrastructure.providers import PROVIDERS
 from core.infrastructure.schemas import STORES, steps
 from core.settings import Secret, Settings
 from tests.engines import PASSWORD, House, free_port
@@ -309,7 +311,17 @@ PROCESSES = {
     "gateway": ["gateway"],
     "bridge": ["bridge"],
     "worker": ["workers", "database"],
+    "trading": ["workers", "trading"],
+    "chain": ["workers", "chain"],
 }
+OPENED = {
+    "gateway": ("postgres", "redis"),
+    "bridge": OURS,
+    "worker": OURS,
+    "trading": ("redis",),
+    "chain": ("redis",),
+}
+"""The stores each opens, and is checked against."""
 
 
 @pytest.fixture
@@ -328,13 +340,7 @@ def process_settings(stores: Stores, tmp_path: Path) -> Stores:
 
 
 @pytest.mark.parametrize(
-    ("process", "store"),
-    [
-        (process, store)
-        for process in PROCESSES
-        for store in OURS
-        if (process, store) != ("gateway", "clickhouse")
-    ],
+    ("process", "store"), [(process, store) for process, opened in OPENED.items() for store in opened]
 )
 def test_a_process_refuses_to_start_on_a_newer_schema(
     process_settings: Stores, process: str, store: str
@@ -407,3 +413,12 @@ def test_a_weaviate_that_is_set_up_has_steps_of_its_own(with_weaviate: Stores) -
         with_weaviate.run("migrate", "--plan").stdout.splitlines()
     )
     assert with_weaviate.migrate() == []
+
+
+def test_every_store_with_steps_is_checked_when_it_is_opened() -> None:
+    with_steps = {file.parent.name for file in (ROOT / "core" / "adapters").glob("*/migrations")}
+    assert with_steps <= set(STORES)
+    for store in with_steps:
+        assert PROVIDERS[store].schema == f"core.adapters.{store}.schema:applied_steps"
+        assert callable(resolve(PROVIDERS[store].schema))
+        assert callable(resolve(f"core.adapters.{store}.schema:open_schema"))

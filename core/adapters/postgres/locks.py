@@ -50,12 +50,17 @@ class PostgresLocks:
                 raise Unavailable("it took too long", code="LOCK_EXPIRED") from e
 
     async def _take(self, stack: AsyncExitStack, key: int) -> None:
+        ours = self._ours.setdefault(key, asyncio.Lock())
+        first = False
         try:
             async with asyncio.timeout(self._wait_s) as limit:
-                await stack.enter_async_context(self._ours.setdefault(key, asyncio.Lock()))
+                await stack.enter_async_context(ours)
+                first = True
                 await stack.enter_async_context(self._seats)
         except TimeoutError as e:
-            raise _busy() from e
+            if not first:
+                raise _busy() from e
+            raise Unavailable("too many write at once; try again", code="LEDGER_UNAVAILABLE") from e
         deadline = limit.when()
         assert deadline is not None
         left_ms = max(1, int((deadline - asyncio.get_running_loop().time()) * 1_000))
