@@ -68,14 +68,8 @@ OF_WEAVIATE = [
         "            record",
     ),
     weaviate("version-not-compared-at-all", "records", "expected is not None and", "False and"),
-    weaviate(
-        "taken-ids-written-over",
-        "records",
-        "if found is not None:\n                if",
-        "if False:\n                if",
-    ),
-    weaviate("repeated-creation-refused", "records", "if found.version != version:", "if True:"),
-    weaviate("second-creation-accepted", "records", "if found.version != version:", "if False:"),
+    weaviate("taken-ids-given-again", "records", "if found is not None and found", "if False and found"),
+    weaviate("repeated-creation-refused", "records", "not None and found.version != version:", "not None:"),
     weaviate("repeated-update-refused", "records", "if found.version == version:", "if False:"),
     weaviate("birth-forgotten", "records", "before.created_at_ms if before else now_ms", "now_ms"),
     weaviate(

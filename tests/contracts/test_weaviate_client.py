@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -247,6 +249,22 @@ async def test_a_tenant_that_was_taken_away_is_made_again(
         assert await keeper.page(INCIDENTS, "gone", after=None, limit=9, where={}) == ()
         assert await keeper.load(INCIDENTS, "gone", LIBRARY, version="a" * 32) == len(LIBRARY)
         assert len(await keeper.page(INCIDENTS, "gone", after=None, limit=9, where={})) == len(LIBRARY)
+
+
+async def test_a_creation_that_was_given_up_and_done_all_the_same_is_the_same_one(
+    double: tuple[WeaviateSettings, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connect(double[0]) as weaviate:
+        keeper = WeaviateSimilarity(weaviate, NoLocks())
+        made = await keeper.create(INCIDENTS, "twice", "one", LIBRARY["reset"], version="a" * 32)
+        find, times = keeper.find, itertools.count()
+
+        async def arrives_late(*asked: Any) -> Any:
+            return await find(*asked) if next(times) else None
+
+        monkeypatch.setattr(keeper, "find", arrives_late)
+        again = await keeper.create(INCIDENTS, "twice", "one", LIBRARY["reset"], version="a" * 32)
+        assert again == made
 
 
 class NoLocks:

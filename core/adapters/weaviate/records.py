@@ -41,21 +41,20 @@ class WeaviateRecords:
         self, kind: RecordKind, tenant: str, record_id: str, body: Body, *, version: str
     ) -> Record[Any]:
         collection = await self.part_for_writing(kind, tenant)
+        record = written(record_id, body, version, None)
         async with self._locks.held(tenant, kind, record_id):
             found = await self.find(collection, kind, tenant, record_id)
-            if found is not None:
-                if found.version != version:
-                    raise Conflict(f"{record_id!r} is there already", code="RECORD_EXISTS")
-                return found
-            record = written(record_id, body, version, None)
-            await self._weaviate.ask(
-                lambda: collection.data.insert(
-                    properties=properties(kind, record),
-                    uuid=object_id(kind, tenant, record_id),
-                    vector=vector_of(body),
-                )
-            )
-            return record
+            if found is None:
+                try:
+                    await self._insert_one(collection, kind, tenant, record)
+                except Defect:
+                    # A try before this one may have been given up, and done all the same.
+                    found = await self.find(collection, kind, tenant, record_id)
+                    if found is None:
+                        raise
+        if found is not None and found.version != version:
+            raise Conflict(f"{record_id!r} is there already", code="RECORD_EXISTS")
+        return found or record
 
     async def read(self, kind: RecordKind, tenant: str, record_id: str) -> Record[Any]:
         collection = await self.part(kind, tenant)
@@ -109,6 +108,17 @@ class WeaviateRecords:
 
     async def ping(self) -> None:
         await self._weaviate.ping()
+
+    async def _insert_one(
+        self, collection: Collection, kind: RecordKind, tenant: str, record: Record[Any]
+    ) -> None:
+        await self._weaviate.ask(
+            lambda: collection.data.insert(
+                properties=properties(kind, record),
+                uuid=object_id(kind, tenant, record.id),
+                vector=vector_of(record.body),
+            )
+        )
 
     async def find(
         self, collection: Collection, kind: RecordKind, tenant: str, record_id: str
