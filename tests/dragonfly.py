@@ -90,6 +90,8 @@ SENT: dict[str, set[str]] = {
 """Every command of our own connections, with every option we ever give it. Look a new one up above before adding it."""
 CALLED: dict[str, set[str]] = {
     "ping": {"PING"},
+    "get": {"GET"},
+    "set": {"SET"},
     "hset": {"HSET"},
     "hmget": {"HMGET"},
     "hgetall": {"HGETALL"},
@@ -102,7 +104,15 @@ CALLED: dict[str, set[str]] = {
     "execute": set(),
     "aclose": set(),
 }
-"""Every method of redis-py we call, with the commands that it becomes."""
+"""Methods of redis-py that may be called, with the commands that they become."""
+KEYWORDS: dict[str, set[str]] = {
+    "set": {"ex", "px", "nx"},
+    "hset": {"mapping"},
+    "zrangebylex": {"start", "num"},
+    "pipeline": {"transaction"},
+    "aclose": {"close_connection_pool"},
+}
+"""What else they may be told, which becomes a command's options."""
 BY_THE_CLIENT = {"AUTH", "SELECT", "CLIENT SETINFO"}
 """What redis-py sends by itself when it connects."""
 NEVER = {"KEYS", "SCAN", "FLUSHALL", "FLUSHDB", *NOT_FULLY}
@@ -128,17 +138,17 @@ def commands_in_code() -> dict[str, set[str]]:
     return found
 
 
-def calls_in_code() -> set[str]:
-    """Return the methods our code calls on redis-py's client or pipeline."""
-    return {
-        node.func.attr
-        for room in OURS
-        for tree in _trees(room)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and _name(node.func.value) in {"redis", "pipeline"}
-    }
+def calls_in_code() -> dict[str, set[str]]:
+    """Return the methods our code calls on redis-py's client or pipeline, each with the keywords it is given."""
+    found: dict[str, set[str]] = {}
+    for tree in (tree for room in OURS for tree in _trees(room)):
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if _name(node.func.value) in {"redis", "pipeline"}:
+                keywords = {keyword.arg or "**" for keyword in node.keywords}
+                found.setdefault(node.func.attr, set()).update(keywords)
+    return found
 
 
 def _trees(directory: str) -> Iterator[ast.Module]:

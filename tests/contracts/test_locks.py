@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -113,3 +116,37 @@ async def cut_holders(postgres: Postgres) -> None:
             "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"
             " and database = (select oid from pg_database where datname = current_database())"
         )
+
+
+HOLD = """
+import asyncio
+from core.infrastructure.central_hub import open_hub
+from core.infrastructure.config_manager import load_settings
+
+async def main():
+    async with open_hub(load_settings(), {"locks"}) as hub, hub["locks"].held("demo", "annotations", "j"):
+        print("held", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_holder_that_is_killed_lets_go(settings: Settings) -> None:
+    postgres = settings.postgres
+    environment = {
+        **os.environ,
+        "TICKGATE_POSTGRES_PORT": str(postgres.port),
+        "TICKGATE_POSTGRES_DATABASE": postgres.database,
+        "TICKGATE_POSTGRES_PASSWORD": postgres.password.reveal(),
+    }
+    with subprocess.Popen([sys.executable, "-c", HOLD], env=environment, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert await asyncio.to_thread(holder.stdout.readline) == b"held\n"
+        async with process(settings) as (locks, _):
+            with pytest.raises(Conflict, match="RECORD_BUSY"):
+                async with locks.held("demo", "annotations", "j"):
+                    pass
+        holder.kill()
+    async with process(settings, wait_s=10) as (locks, _), locks.held("demo", "annotations", "j"):
+        pass
