@@ -148,9 +148,7 @@ OF_POSTGRES = [
     postgres(
         "words-not-stored", "similarity_tables", "vector_of(body), _tsvector(words)", "vector_of(body), ''"
     ),
-    postgres(
-        "load-leaves-what-is-there", "similarity_tables", ".version <> excluded.version", ".version = ''"
-    ),
+    postgres("load-leaves-what-is-there", "record_tables", ".version <> excluded.version", ".version = ''"),
     postgres("worst-first", "similarity", "(-scores[key], key)", "(scores[key], key)"),
     postgres("distance-taken-for-a-score", "similarity", '1.0 - row["distance"]', 'row["distance"]'),
     postgres("scores-not-relative", "similarity", "score / best for key", "score for key"),

@@ -58,7 +58,7 @@ class WeaviateRecords:
 
     async def read(self, kind: RecordKind, tenant: str, record_id: str) -> Record[Any]:
         collection = await self.part(kind, tenant)
-        found = await self.find(collection, kind, tenant, record_id) if collection else None
+        found = await self.find(collection, kind, tenant, record_id) if collection is not None else None
         return _there(found, record_id)
 
     async def page(
