@@ -6,11 +6,13 @@ import itertools
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,6 +28,7 @@ from core.infrastructure.central_hub import open_hub
 from core.infrastructure.schemas import steps
 from core.model.records import RecordKind
 from core.settings import Secret, Settings, WeaviateSettings
+from tests.contracts.test_gateway_tls import certify
 from tests.engines import free_port, wait_for
 from tests.similarity_checks import INCIDENTS, LIBRARY
 from tests.weaviate_servers import double_process, migrated, running_double
@@ -124,6 +127,38 @@ async def test_what_is_no_weaviate_is_a_matter_of_settings() -> None:
         refused = await refusal(settings)
     assert isinstance(refused, Misconfigured)
     assert refused.code == "SIMILARITY_UNKNOWN"
+
+
+async def test_the_key_goes_to_nobody_whose_certificate_is_not_vouched_for(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certify(tmp_path))
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    peer, _ = server.accept()
+                    with (
+                        contextlib.suppress(OSError),
+                        peer,
+                        context.wrap_socket(peer, server_side=True) as safe,
+                    ):
+                        heard.append(safe.recv(65_536))
+
+        threading.Thread(target=serve, daemon=True).start()
+        refused = await refusal(
+            WeaviateSettings(
+                host="127.0.0.1",
+                port=server.getsockname()[1],
+                grpc_port=free_port(),
+                secure=True,
+                api_key=Secret("right"),
+            )
+        )
+        server.shutdown(socket.SHUT_RDWR)
+    assert isinstance(refused, Unavailable)
+    assert b"".join(heard) == b""
 
 
 async def test_a_server_that_accepts_and_never_answers_is_away() -> None:
