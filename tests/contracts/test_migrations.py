@@ -27,7 +27,7 @@ from core.errors.exceptions import Corrupt, Misconfigured, Unavailable
 from core.infrastructure.central_hub import open_hub
 from core.infrastructure.config_manager import write_settings_file
 from core.infrastructure.import_manager import resolve
-from core.infrastructure.migrator import migrate, plan
+from core.infrastructure.migrator import Standing, migrate, plan
 from core.infrastructure.providers import PROVIDERS
 from core.infrastructure.schemas import STORES, steps
 from core.settings import Secret, Settings
@@ -126,13 +126,22 @@ async def test_every_step_is_applied_once_in_order(stores: Stores) -> None:
     assert await applied(stores.settings) == []
 
 
-def test_a_migration_killed_behind_any_step_goes_on_where_it_was(stores: Stores) -> None:
+def test_a_migration_killed_again_and_again_goes_on_where_it_was(stores: Stores) -> None:
     done: list[str] = []
-    while before := stores.killed("after:1"):
+    while before := stores.killed("after:4"):
         done += before
     assert done == EVERY_STEP
-    assert stores.migrate() == []
     assert asyncio.run(noted(stores.settings)) == EVERY_NOTE
+
+
+async def test_a_migration_left_behind_any_step_goes_on_where_it_was(stores: Stores) -> None:
+    done: list[str] = []
+    while len(done) < len(EVERY_STEP):
+        migration: Any = migrate(stores.settings)
+        done.append(await anext(migration))
+        await migration.aclose()
+    assert done == EVERY_STEP
+    assert await applied(stores.settings) == []
 
 
 @pytest.mark.parametrize(
@@ -281,11 +290,6 @@ async def test_an_edited_step_is_refused(stores: Stores, store: str) -> None:
     for refused in (applied, plan):
         with pytest.raises(Corrupt, match="SCHEMA_EDITED"):
             await refused(stores.settings)
-    done = stores.run("migrate")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        f"error: {store} step 0001 {steps(store)[0].name} was edited after it had been applied\n"
-    )
 
 
 @pytest.mark.parametrize("store", OURS)
@@ -296,15 +300,24 @@ async def test_a_newer_schema_is_refused_before_anything_is_applied(stores: Stor
         queue = redis.Redis(port=stores.settings.redis.port, password=PASSWORD)
         queue.delete(STEPS_KEY)
         queue.close()
-    done = stores.run("migrate")
-    known = steps(store)[-1].number
-    assert (done.returncode, done.stdout) == (1, "")
-    assert (
-        done.stderr == f"error: {store} is at step 999, this version knows {known}; run the newer version\n"
-    )
-    with pytest.raises(Misconfigured, match="SCHEMA_NEWER"):
-        await plan(stores.settings)
+    for refused in (applied, plan):
+        with pytest.raises(Misconfigured, match="SCHEMA_NEWER"):
+            await refused(stores.settings)
     assert (await noted(stores.settings))["redis"] == ([1, 999] if store == "redis" else [])
+
+
+@pytest.mark.parametrize("arguments", [["migrate"], ["migrate", "--plan"]])
+def test_what_is_refused_is_told_in_a_line(stores: Stores, arguments: list[str]) -> None:
+    asyncio.run(applied(stores.settings))
+    asyncio.run(note(stores.settings, "redis", 1, "edited"))
+    edited = stores.run(*arguments)
+    assert (edited.returncode, edited.stdout) == (1, "")
+    assert edited.stderr == "error: redis step 0001 key_layout was edited after it had been applied\n"
+    asyncio.run(note(stores.settings, "redis", 999, "newer"))
+    newer = stores.run(*arguments)
+    assert (newer.returncode, newer.stdout) == (1, "")
+    known = steps("redis")[-1].number
+    assert newer.stderr == f"error: redis is at step 999, this version knows {known}; run the newer version\n"
 
 
 PROCESSES = {
@@ -312,14 +325,12 @@ PROCESSES = {
     "bridge": ["bridge"],
     "worker": ["workers", "database"],
     "trading": ["workers", "trading"],
-    "chain": ["workers", "chain"],
 }
 OPENED = {
     "gateway": ("postgres", "redis"),
     "bridge": OURS,
     "worker": OURS,
     "trading": ("redis",),
-    "chain": ("redis",),
 }
 """The stores each opens, and is checked against."""
 
@@ -404,15 +415,20 @@ def with_weaviate(stores: Stores, tmp_path: Path) -> Iterator[Stores]:
 
 def test_a_weaviate_that_is_set_up_has_steps_of_its_own(with_weaviate: Stores) -> None:
     theirs = [f"weaviate {step.number:04} {step.name}" for step in steps("weaviate")]
-    planned = with_weaviate.run("migrate", "--plan")
-    assert "weaviate    is new" in planned.stdout.splitlines(), planned.stderr
-    before = with_weaviate.killed("inside:weaviate:1")
-    assert before == EVERY_STEP
-    assert with_weaviate.migrate() == theirs
-    assert f"weaviate    is at step {steps('weaviate')[-1].number}" in (
-        with_weaviate.run("migrate", "--plan").stdout.splitlines()
+    assert with_weaviate.killed("inside:weaviate:1") == EVERY_STEP
+    assert standing_of_weaviate(with_weaviate.settings) == Standing(
+        store="weaviate", missing=steps("weaviate")
     )
-    assert with_weaviate.migrate() == []
+    assert asyncio.run(applied(with_weaviate.settings)) == theirs
+    assert standing_of_weaviate(with_weaviate.settings) == Standing(
+        store="weaviate", at=steps("weaviate")[-1].number
+    )
+    assert asyncio.run(applied(with_weaviate.settings)) == []
+
+
+def standing_of_weaviate(settings: Settings) -> Standing:
+    (found,) = [one for one in asyncio.run(plan(settings)) if one.store == "weaviate"]
+    return found
 
 
 def test_every_store_with_steps_is_checked_when_it_is_opened() -> None:
