@@ -18,6 +18,7 @@ from core.model.records import (
     Watchlist,
 )
 from core.settings import Settings
+from tests import topology_servers
 from tests.weaviate_servers import with_double
 
 DAY_MS = 86_400_000
@@ -42,6 +43,7 @@ KEEPERS: list[Keeper] = [
         for service in dict.fromkeys(shelf.keeper for shelf in SHELVES.values())
     ),
     Keeper(name="weaviate-double", service="similarity", at=with_double),
+    Keeper(name="arango-double", service="topology", at=topology_servers.with_double),
 ]
 CASES = [
     (keeper, kind)

@@ -169,6 +169,15 @@ async def a_list_is_filtered_by_its_ends(keeper: Topology, tenant: str) -> None:
 
 
 @check
+async def a_list_is_in_the_order_of_code_points(keeper: Topology, tenant: str) -> None:
+    names = sorted(["a", "B", "Z", "aa", "z9", "10", "9", "_", "$x", "b-1", "b.1"])
+    await keeper.load(tenant, {name: service() for name in names}, {}, version=version())
+    assert await ids(keeper, tenant, SERVICES) == names
+    after = await keeper.page(SERVICES, tenant, after="Z", limit=3, where={})
+    assert [record.id for record in after] == names[names.index("Z") + 1 :][:3]
+
+
+@check
 async def what_is_loaded_again_takes_the_place_of_what_was_there(keeper: Topology, tenant: str) -> None:
     await filled(keeper, tenant, "a>b b>c")
     before = await keeper.read(SERVICES, tenant, "a")
@@ -262,14 +271,15 @@ async def a_required_way_counts_beside_one_that_is_not(keeper: Topology, tenant:
 @check
 async def a_service_that_is_not_there_is_not_found(keeper: Topology, tenant: str) -> None:
     await filled(keeper, tenant, "a>b")
-    for asked in (
-        keeper.downstream(tenant, "nothing", depth_max=DEPTH),
-        keeper.upstream(tenant, "nothing", depth_max=DEPTH),
-        keeper.shortest_path(tenant, "a", "nothing"),
-        keeper.shortest_path(tenant, "nothing", "a"),
-        keeper.impact(tenant, "nothing"),
-    ):
-        assert await code_of(asked, NotFound) == "RECORD_NOT_FOUND"
+    questions: tuple[Callable[[], Awaitable[Any]], ...] = (
+        lambda: keeper.downstream(tenant, "nothing", depth_max=DEPTH),
+        lambda: keeper.upstream(tenant, "nothing", depth_max=DEPTH),
+        lambda: keeper.shortest_path(tenant, "a", "nothing"),
+        lambda: keeper.shortest_path(tenant, "nothing", "a"),
+        lambda: keeper.impact(tenant, "nothing"),
+    )
+    for ask in questions:
+        assert await code_of(ask(), NotFound) == "RECORD_NOT_FOUND"
 
 
 @check

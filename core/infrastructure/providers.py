@@ -53,6 +53,12 @@ PROVIDERS: Final = _table(
         schema="core.adapters.weaviate.schema:applied_steps",
     ),
     Provider(
+        name="arango",
+        opens="core.adapters.arango.client:open_client",
+        pinged=True,
+        schema="core.adapters.arango.schema:applied_steps",
+    ),
+    Provider(
         name="sources",
         opens="core.adapters.postgres.sources:open_sources",
         requires=frozenset({"postgres"}),
@@ -169,6 +175,11 @@ CHOSEN: Final[dict[str, Provider]] = {
         name="similarity",
         opens="core.adapters.weaviate.similarity:open_similarity",
         requires=frozenset({"locks", "weaviate"}),
+    ),
+    "arango": Provider(
+        name="topology",
+        opens="core.adapters.arango.topology:open_topology",
+        requires=frozenset({"arango"}),
     ),
 }
 """By the section of the settings whose `host`, once set, puts this provider in place of the one that stands in."""
