@@ -224,6 +224,21 @@ class WorkerSettings(Section, frozen=True):
         return self.health_port or int(getattr(self, f"{queue}_port"))
 
 
+class CacheSettings(Section, frozen=True):
+    """Kept answers about ticks. value_bytes_max: of one answer; local_bytes_max: of a worker process;
+    shared_bytes_max: what a process puts into Redis within `kept_s`. answer_ms_max: how long a read waits for Redis;
+    look_ms_max: for the store to say that a kept answer holds; then it is not used.
+    """
+
+    enabled: bool = True
+    kept_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 3_600
+    value_bytes_max: Positive = 1024 * 1024
+    local_bytes_max: Positive = 64 * 1024 * 1024
+    shared_bytes_max: Positive = 64 * 1024 * 1024
+    answer_ms_max: Positive = 50
+    look_ms_max: Positive = 1_000
+
+
 class ConnectorSettings(Section, frozen=True):
     """terminal: `module:attribute` of a Terminal adapter; options: its arguments as a JSON object.
 
@@ -266,5 +281,6 @@ class Settings(Section, frozen=True):
     limits: LimitsSettings = LimitsSettings()
     bridge: BridgeSettings = BridgeSettings()
     worker: WorkerSettings = WorkerSettings()
+    cache: CacheSettings = CacheSettings()
     connector: ConnectorSettings = ConnectorSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -26,11 +26,14 @@ from core.ports.jobs import JobFunction
 from core.ports.ticks import Certifier, LatestQuotes, SourceRegistry, TickReader
 from core.settings import Settings
 from core.telemetry import tracing
+from workers.caching import CachedReads
 from workers.ownership import owned_sources
 
 LARGE_ROWS_MIN: Final = 5_000
 LARGE_READS_MAX: Final = 2
 JSON_TYPE: Final = "application/json"
+Handler = Callable[[Any, Sequence[str], str], Awaitable[Answer]]
+"""Answers a question of a tenant over its sources."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +44,12 @@ class MarketReads:
     reader: TickReader
     quotes_kept: LatestQuotes
     certifier: Certifier
+    cached: CachedReads | None = None
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_READS_MAX))
 
     def functions(self) -> Sequence[JobFunction]:
         """Return every market read, each with its name in the job table."""
-        handlers: Mapping[str, Callable[[Any, Sequence[str]], Awaitable[Answer]]] = {
+        handlers: Mapping[str, Handler] = {
             "market.symbols": self.symbols,
             "market.quotes": self.quotes,
             "market.ticks": self.ticks,
@@ -58,21 +62,25 @@ class MarketReads:
             for name, handler in handlers.items()
         ]
 
-    async def symbols(self, _query: SymbolQuery, sources: Sequence[str]) -> Answer:
+    async def symbols(self, query: SymbolQuery, sources: Sequence[str], tenant: str) -> Answer:
+        if self.cached and sources:
+            return await self.cached.symbols(query, sources, tenant)
         return await self.reader.symbols(sources)
 
-    async def ticks(self, query: TickQuery, sources: Sequence[str]) -> Answer:
+    async def ticks(self, query: TickQuery, sources: Sequence[str], _tenant: str) -> Answer:
         async with self._room(query.limit):
             return await self.reader.ticks(query, sources)
 
-    async def bars(self, query: BarQuery, sources: Sequence[str]) -> Answer:
+    async def bars(self, query: BarQuery, sources: Sequence[str], tenant: str) -> Answer:
+        if self.cached and sources:
+            return await self.cached.bars(query, sources, tenant)
         return await self.reader.bars(query, sources)
 
-    async def quarantine(self, query: QuarantineQuery, sources: Sequence[str]) -> Answer:
+    async def quarantine(self, query: QuarantineQuery, sources: Sequence[str], _tenant: str) -> Answer:
         async with self._room(query.limit):
             return await self.reader.quarantine(query, sources)
 
-    async def quotes(self, query: QuoteQuery, sources: Sequence[str]) -> Answer:
+    async def quotes(self, query: QuoteQuery, sources: Sequence[str], _tenant: str) -> Answer:
         """Read the fast copy, and from the store what is missing there."""
         symbols = list(dict.fromkeys(query.symbols))
         found: list[bytes] = []
@@ -86,7 +94,7 @@ class MarketReads:
             found.extend(await self.reader.last_quotes(theirs, absent))
         return _listed(found)
 
-    async def completeness(self, query: CompletenessQuery, sources: Sequence[str]) -> Answer:
+    async def completeness(self, query: CompletenessQuery, sources: Sequence[str], _tenant: str) -> Answer:
         certificates = await certify(self.certifier, self.registry, sources, query.day)
         return _listed([msgspec.json.encode(certificate) for certificate in certificates])
 
@@ -101,9 +109,7 @@ class MarketReads:
         """Let large pages be read a few at a time: each is held several times over until it has been sent."""
         return self.large if rows > LARGE_ROWS_MIN else nullcontext()
 
-    def _job(
-        self, kind: type[Message], handler: Callable[[Any, Sequence[str]], Awaitable[Answer]]
-    ) -> Callable[..., Awaitable[Answer]]:
+    def _job(self, kind: type[Message], handler: Handler) -> Callable[..., Awaitable[Answer]]:
         async def run(_ctx: Mapping[str, Any], request: Any, *, tenant: str, traceparent: str = "") -> Answer:
             tracing.start(traceparent)
             try:
@@ -112,18 +118,20 @@ class MarketReads:
                 raise Invalid(str(e)) from e
             # Every kind of this queue names at most one source.
             sources = await owned_sources(self.registry, tenant, getattr(query, "source", None))
-            return await handler(query, sources)
+            return await handler(query, sources, tenant)
 
         return run
 
 
-def functions(hub: Hub, _settings: Settings) -> Sequence[JobFunction]:
+def functions(hub: Hub, settings: Settings) -> Sequence[JobFunction]:
     """Return the market reads over this hub's services."""
+    cached = CachedReads(hub["tick_reader"], hub["cache"], hub["tick_changes"], settings.cache)
     reads = MarketReads(
         registry=hub["sources"],
         reader=hub["tick_reader"],
         quotes_kept=hub["latest_quotes"],
         certifier=hub["certifier"],
+        cached=cached if settings.cache.enabled else None,
     )
     return reads.functions()
 

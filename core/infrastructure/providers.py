@@ -125,6 +125,11 @@ PROVIDERS: Final = _table(
         requires=frozenset({"clickhouse"}),
     ),
     Provider(
+        name="tick_changes",
+        opens="core.adapters.clickhouse.changes:open_tick_changes",
+        requires=frozenset({"clickhouse"}),
+    ),
+    Provider(
         name="tick_pages",
         opens="core.adapters.clickhouse.tick_pages:open_tick_pages",
         requires=frozenset({"clickhouse"}),
@@ -152,6 +157,11 @@ PROVIDERS: Final = _table(
     Provider(
         name="brief_records",
         opens="core.adapters.redis.records:open_records",
+        requires=frozenset({"redis"}),
+    ),
+    Provider(
+        name="cache",
+        opens="core.adapters.redis.cache:open_cache",
         requires=frozenset({"redis"}),
     ),
     Provider(name="answer_streams", opens="core.adapters.redis.answer_streams:open_answer_streams"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from core.messages.jobs import Answer, BarQuery, ExportQuery, QuarantineQuery, TickQuery
     from core.messages.wire import Notice
+    from core.model.freshness import Reach
     from core.model.ticks import MarketCursor, Tally, TickBlock
 
 
@@ -140,6 +141,12 @@ class TickReader(Protocol):
 
     async def bars(self, query: BarQuery, sources: Sequence[str]) -> Answer:
         """Answer one page of bars. Raises: Unavailable, Invalid."""
+
+    def reach(self, query: BarQuery, answer: Answer | None) -> Reach:
+        """Return the ticks that decide on the answer to `query`; fewer, once the answer is there.
+
+        Raises: Invalid: the cursor is none of this list.
+        """
 
     async def quarantine(self, query: QuarantineQuery, sources: Sequence[str]) -> Answer:
         """Answer one page of quarantined rows with their reasons. Raises: Unavailable, Invalid."""

@@ -209,6 +209,39 @@ REDIS_CONNECTED: Final = Gauge(
     "tickgate_redis_connected", "1 while a standing connection to Redis is up", ["link"], registry=REGISTRY
 )
 
+# -- cache -------------------------------------------------------------------------------------------------
+CACHE_ANSWERS: Final = Counter(
+    "tickgate_cache_answers_total",
+    "Questions by where their answer came from: local, shared, joined (one that was being loaded), loaded, bypassed",
+    ["what", "outcome"],
+    registry=REGISTRY,
+)
+CACHE_EMPTY: Final = Counter(
+    "tickgate_cache_empty_total", "Kept answers given that said there is nothing", ["what"], registry=REGISTRY
+)
+CACHE_REFUSED: Final = Counter(
+    "tickgate_cache_refused_total",
+    "Kept answers that no longer held, or could not be shown to, by where they were kept: local, shared, joined",
+    ["what", "where"],
+    registry=REGISTRY,
+)
+CACHE_LOOK_SECONDS: Final = Histogram(
+    "tickgate_cache_look_seconds",
+    "A question to the store of ticks whether kept answers hold: months, rows",
+    ["question"],
+    buckets=_LATENCY_BUCKETS_S,
+    registry=REGISTRY,
+)
+CACHE_LOCAL_BYTES: Final = Gauge(
+    "tickgate_cache_local_bytes", "Answers kept in this process", registry=REGISTRY
+)
+CACHE_UNSHARED: Final = Counter(
+    "tickgate_cache_unshared_total",
+    "Answers not put into Redis, by reason: size, budget, busy, away",
+    ["reason"],
+    registry=REGISTRY,
+)
+
 # -- every process -----------------------------------------------------------------------------------------
 ERRORS: Final = Counter(
     "tickgate_errors_total", "Errors by category and code", ["category", "code"], registry=REGISTRY

@@ -11,6 +11,7 @@ import msgspec
 
 from core.adapters.clickhouse.cursors import BarCursor, read_cursor, write_cursor
 from core.adapters.clickhouse.reading import (
+    UTC_OFFSET_MS_MAX,
     UTC_TIME,
     Condition,
     Reads,
@@ -21,6 +22,7 @@ from core.adapters.clickhouse.reading import (
     split_lines,
 )
 from core.messages.jobs import CONTENT_TYPES, INTERVAL_MS, Answer, BarPrice, BarQuery, Format, TimeBase
+from core.model.freshness import Reach, reach
 
 _PRICES: Final[dict[BarPrice, str]] = {
     BarPrice.AUTO: "if(bid > 0, bid, last)",
@@ -85,6 +87,19 @@ class BarReader:
             if len(lines) > query.limit or end_ms >= stop_ms:
                 return await self._written(stretch, lines)
             width_ms *= WINDOW_GROWTH
+
+    def reach(self, query: BarQuery, answer: Answer | None) -> Reach:
+        """See `TickReader`. A page ends where the next one begins: later ticks are none of its bars."""
+        slack_ms = UTC_OFFSET_MS_MAX if query.clock is TimeBase.UTC else 0
+        starts = [query.start_ms] if query.start_ms is not None else []
+        stops = [query.stop_ms] if query.stop_ms is not None else []
+        if query.cursor is not None:
+            starts.append(read_cursor(query.cursor, BarCursor).time_ms)
+        if answer is not None and answer.next_cursor is not None:
+            last_ms = read_cursor(answer.next_cursor, BarCursor).time_ms
+            stops.append(last_ms + INTERVAL_MS[query.interval] - 1)
+        start_ms = max(starts) - slack_ms if starts else None
+        return reach(query.symbol, start_ms, min(stops) + slack_ms if stops else None)
 
     async def _span(
         self, query: BarQuery, sources: list[str], cursor: BarCursor | None

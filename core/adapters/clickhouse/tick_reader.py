@@ -18,6 +18,7 @@ from core.adapters.clickhouse.reading import (
     split_lines,
 )
 from core.messages.jobs import CONTENT_TYPES, Answer, BarQuery, Format, QuarantineQuery, TickQuery
+from core.model.freshness import Reach
 from core.settings import Settings
 
 _UTC_MS: Final = f"{UTC_TIME} as utc_ms"
@@ -78,6 +79,9 @@ class ClickHouseTickReader:
 
     async def bars(self, query: BarQuery, sources: Sequence[str]) -> Answer:
         return await self._bars.page(query, list(sources))
+
+    def reach(self, query: BarQuery, answer: Answer | None) -> Reach:
+        return self._bars.reach(query, answer)
 
     async def last_quotes(self, sources: Sequence[str], symbols: Sequence[str]) -> Sequence[bytes]:
         pairs = [(source, symbol) for source in sources for symbol in symbols]
