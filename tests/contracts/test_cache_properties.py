@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.errors import FlakyFailure
 
 from core.infrastructure.central_hub import Hub
-from core.market.freshness import Followed
 from core.settings import Settings
 from tests.caches import FIRST_DAY, Desk, FickleCache, Ticks, day_bars, open_store
 from tests.engines import House, new_databases
 from workers import caching
 from workers.caching import CachedReads
-from workers.turns import Turns
 
 SYMBOLS = ("EURUSD", "GBPUSD")
 SOURCES = ("demo", "other")
@@ -102,7 +100,10 @@ async def play(store: Settings, writers: Any, readers: Any, seed: int, delays: t
     async with open_store(store) as hub:
         example = Play(hub, seed, delays)
         writing = [example.write(*pair) for pair in zip(example.ticks, writers, strict=True)]
-        await asyncio.gather(*writing, *(example.read(questions) for questions in readers))
+        reading = [example.read(questions) for questions in readers]
+        for outcome in await asyncio.gather(*writing, *reading, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
         # And once all is quiet, each answer is exactly what was written.
         for desk in example.desks:
             for symbol in SYMBOLS:
@@ -131,18 +132,12 @@ EXAMPLES = given(
 )
 
 
-@examples(40)
+@examples(30)
 @EXAMPLES
 def test_no_answer_lacks_what_was_acknowledged_before_its_question(
     store_settings: Settings, writers: Any, readers: Any, seed: int, delays: tuple[int, int]
 ) -> None:
     asyncio.run(play(store_settings, writers, readers, seed, delays))
-
-
-async def share_running(self: Turns[Any, Any], key: Any, load: Any) -> Any:
-    """Share whatever runs, as most caches do."""
-    running = self._running.get(key)
-    return await (asyncio.shield(running) if running is not None else ASK(self, key, load))
 
 
 async def stamped_late(self: CachedReads, asked: Any) -> Any:
@@ -158,23 +153,10 @@ async def any_flight(self: CachedReads, asked: Any, kept: Any, where: str) -> An
     return kept if where == "joined" else await HELD(self, asked, kept, where)
 
 
-ASK, LOADED, HELD = Turns.ask, CachedReads._loaded, CachedReads._held
+LOADED, HELD = CachedReads._loaded, CachedReads._held
 BROKEN: dict[str, tuple[Any, str, Any]] = {
     "kept answers are believed": (caching, "stands", lambda *_: True),
     "rows behind the stamp are overlooked": (caching, "untouched", lambda *_: True),
-    "only the first day counts": (
-        Followed,
-        "untouched",
-        lambda self, stamped, within: (
-            not any(
-                position > stamped
-                for position in [
-                    self._changed.get(within.symbol, {}).get(within.start_ms // 86_400_000, (0, 0))
-                ]
-            )
-        ),
-    ),
-    "a look that has begun is shared": (Turns, "ask", share_running),
     "the stamp is taken after the load": (CachedReads, "_loaded", stamped_late),
     "a load that has begun is shared": (CachedReads, "_held", any_flight),
 }
