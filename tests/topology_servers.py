@@ -72,13 +72,20 @@ PLACES: list[Place] = [
 @contextlib.contextmanager
 def running_double(*arguments: str) -> Iterator[ArangoSettings]:
     """Start the double and yield what reaches it."""
+    with double_process(*arguments) as (settings, _):
+        yield settings
+
+
+@contextlib.contextmanager
+def double_process(*arguments: str) -> Iterator[tuple[ArangoSettings, subprocess.Popen[bytes]]]:
+    """Start the double; yield what reaches it, and its process."""
     port = free_port()
     command = [sys.executable, "-m", "tests.arango_double", str(port), "--password", PASSWORD, *arguments]
     with subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL) as process:
         try:
             wait_for(lambda: process.poll() is not None or listens(port), "the double listening")
             assert process.poll() is None, "the double ended"
-            yield ArangoSettings(host="127.0.0.1", port=port, password=Secret(PASSWORD))
+            yield ArangoSettings(host="127.0.0.1", port=port, password=Secret(PASSWORD)), process
         finally:
             process.kill()
 
