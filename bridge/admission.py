@@ -81,6 +81,10 @@ class Door:
             raise
 
     async def _resume(self, hello: Hello, source: Source, lease: Lease) -> Admission:
+        if hello.next_seq > 1 and await self.registry.has_forgotten(source.name, hello.install):
+            # What its epoch's predecessors stored since the backup is lost, and its own cursor lies behind that.
+            message = f"the stores were restored from before this install of {source.name}; begin a new one"
+            raise Refused(Nack(code=NackCode.SPOOL_DIVERGED, message=message))
         epoch = await self.registry.epoch_of(source.name, hello.install)
         dropped = await self.registry.epochs(source.name)
         if epoch < max(dropped):

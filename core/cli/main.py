@@ -20,6 +20,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "status": "Show what runs.",
     "logs": "Show what the programs wrote.",
     "verify": "Prove that no tick is missing.",
+    "backup": "Write all stores down while everybody works, or prove a backup.",
+    "restore": "Bring a backup back.",
     "migrate": "Bring the stores' schemas forward.",
     "clients": "Add, list, disable API clients and rotate their secrets.",
     "keys": "Add, list, rotate and revoke API keys.",

@@ -20,7 +20,7 @@ def deployed_settings(data_dir: Path | None) -> Settings:
     Raises:
         Misconfigured: a setting is wrong. Unavailable: the deployment does not run.
     """
-    _keep_logs_off_the_output()
+    keep_logs_off_the_output()
     layout = layout_of(data_dir)
     if FILE_VARIABLE in os.environ or not layout.settings_file.exists():
         return load_settings()
@@ -33,7 +33,7 @@ def deployed_settings(data_dir: Path | None) -> Settings:
     return load_settings({**os.environ, FILE_VARIABLE: str(layout.settings_file)})
 
 
-def _keep_logs_off_the_output() -> None:
+def keep_logs_off_the_output() -> None:
     """What a command prints is for people or programs; what goes wrong meanwhile is on the other stream."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),

@@ -13,7 +13,7 @@ from core.settings import Secret, Section, Settings
 
 PREFIX: Final = "TICKGATE_"
 FILE_VARIABLE: Final = "TICKGATE_SETTINGS_FILE"
-NOT_SETTINGS: Final = (FILE_VARIABLE, "TICKGATE_DATA_DIR", "TICKGATE_TEST_")
+NOT_SETTINGS: Final = (FILE_VARIABLE, "TICKGATE_DATA_DIR", "TICKGATE_TEST_", "TICKGATE_BACKUP_")
 """Variables with our prefix that the CLI and the tests read for themselves."""
 
 

@@ -4,7 +4,7 @@ An interrupted migration is finished by the next: a step is noted with what it d
 transaction, and otherwise after it, and may then be applied once more.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
@@ -58,10 +58,15 @@ async def plan(settings: Settings) -> tuple[Standing, ...]:
     return tuple(standings)
 
 
-async def migrate(settings: Settings, waiting: Callable[[], None] = lambda: None) -> AsyncIterator[str]:
+async def migrate(
+    settings: Settings,
+    waiting: Callable[[], None] = lambda: None,
+    only: Mapping[str, Collection[int]] | None = None,
+) -> AsyncIterator[str]:
     """Apply what is pending, naming each step once it is done. Whatever is wrong with any store, nothing is applied.
 
     waiting: called once if another migration runs, which is waited for.
+    only: by store, the steps that may be applied; None for all of them.
 
     Raises: as `plan` does; Unavailable also where the other migration does not end (code MIGRATION_RUNNING).
     """
@@ -72,6 +77,8 @@ async def migrate(settings: Settings, waiting: Callable[[], None] = lambda: None
         todo = {store: pending(store, await schema.applied()) for store, schema in schemas.items()}
         for store, missing in todo.items():
             for step in missing:
+                if only is not None and step.number not in only.get(store, ()):
+                    continue
                 # The lock goes with the ledger's connection; without it another migration may be at this step.
                 await lock.require_held()
                 await schemas[store].apply(step)

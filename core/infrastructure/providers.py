@@ -52,6 +52,17 @@ PROVIDERS: Final = _table(
         pinged=True,
         schema="core.adapters.weaviate.schema:applied_steps",
     ),
+    Provider(name="postgres_dumps", opens="core.adapters.postgres.dumps:open_dumps"),
+    Provider(
+        name="clickhouse_dumps",
+        opens="core.adapters.clickhouse.dumps:open_dumps",
+        requires=frozenset({"clickhouse"}),
+    ),
+    Provider(
+        name="redis_dumps",
+        opens="core.adapters.redis.dumps:open_dumps",
+        requires=frozenset({"redis"}),
+    ),
     Provider(
         name="arango",
         opens="core.adapters.arango.client:open_client",

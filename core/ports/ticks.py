@@ -181,6 +181,9 @@ class SourceRegistry(Protocol):
     async def authenticate(self, source: str, token: str) -> Source:
         """Return the source this token may write. Raises: Unauthorized, Unavailable."""
 
+    async def has_forgotten(self, source: str, install: str) -> bool:
+        """Whether the ledger was restored from a backup and does not know this install. Raises: Unavailable."""
+
     async def epoch_of(self, source: str, install: str) -> int:
         """Return the epoch of this install, giving it the next one when it is new. Raises: Unavailable."""
 

@@ -73,6 +73,9 @@ class ModelLedger:
     async def authenticate(self, source: str, token: str) -> Source:
         return Source(name=source, tenant="t")
 
+    async def has_forgotten(self, source: str, install: str) -> bool:
+        return False
+
     async def epoch_of(self, source: str, install: str) -> int:
         return 1
 

@@ -28,6 +28,17 @@ class PostgresSources:
             raise Unauthorized("unknown source or wrong token")
         return Source(name=source, tenant=row["tenant"])
 
+    async def has_forgotten(self, source: str, install: str) -> bool:
+        async with self._postgres.acquire() as connection:
+            return bool(
+                await connection.fetchval(
+                    "select exists (select from restores)"
+                    " and not exists (select from source_epochs where source = $1 and install = $2)",
+                    source,
+                    install,
+                )
+            )
+
     async def epoch_of(self, source: str, install: str) -> int:
         async with self._postgres.acquire() as connection, connection.transaction():
             # The source's row serialises two installs that appear at once.
