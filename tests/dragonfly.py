@@ -16,7 +16,7 @@ PRODUCT = "Dragonfly 1.37"
 FULLY = frozenset(
     """
     AUTH|CLIENT SETINFO|PING|SELECT|
-    DEL|EXISTS|EXPIRE|KEYS|PEXPIRE|SCAN|UNLINK|
+    DEL|EXISTS|EXPIRE|KEYS|PEXPIRE|PTTL|SCAN|UNLINK|
     HGETALL|HMGET|HSET|
     BLMPOP|LLEN|LRANGE|LREM|LTRIM|RPUSH|
     PUBLISH|SUBSCRIBE|
@@ -97,6 +97,12 @@ CALLED: dict[str, set[str]] = {
     "hgetall": {"HGETALL"},
     "expire": {"EXPIRE"},
     "zrangebylex": {"ZRANGEBYLEX"},
+    "zrange": {"ZRANGE"},
+    "zadd": {"ZADD"},
+    "pexpire": {"PEXPIRE"},
+    "pttl": {"PTTL"},
+    "unlink": {"UNLINK"},
+    "scan": {"SCAN"},
     "register_script": {"EVALSHA", "SCRIPT LOAD"},
     "pipeline": set(),
     # Of the steps of the schema, which are looked at by themselves.
@@ -109,14 +115,15 @@ KEYWORDS: dict[str, set[str]] = {
     "set": {"ex", "px", "nx"},
     "hset": {"mapping"},
     "zrangebylex": {"start", "num"},
+    "scan": {"cursor", "match", "count"},
     "pipeline": {"transaction"},
     "aclose": {"close_connection_pool"},
 }
 """What else they may be told, which becomes a command's options."""
 BY_THE_CLIENT = {"AUTH", "SELECT", "CLIENT SETINFO"}
 """What redis-py sends by itself when it connects."""
-NEVER = {"KEYS", "SCAN", "FLUSHALL", "FLUSHDB", *NOT_FULLY}
-"""Goes through everything, throws everything away, or is not fully supported."""
+NEVER = {"KEYS", "FLUSHALL", "FLUSHDB", *NOT_FULLY}
+"""Goes through everything at once (a backup's SCAN does it in steps), throws all away, or is not fully supported."""
 
 
 def all_sent() -> set[str]:

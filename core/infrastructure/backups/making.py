@@ -16,7 +16,6 @@ from typing import Final, Protocol
 
 import msgspec
 
-from core.errors.exceptions import Misconfigured
 from core.infrastructure.backups.archive import PartWriter, pieces_of
 from core.infrastructure.backups.manifest import VERSION, Manifest, Part, decode, encode, path_of
 from core.infrastructure.backups.sealing import SALT_BYTES, key_of
@@ -30,7 +29,7 @@ from core.ports.backups import Sink, Snapshot
 from core.settings import Secret, Settings
 
 LEDGER: Final = "postgres"
-DUMPED: Final = ("clickhouse", "redis", "weaviate", "arango")
+DUMPED: Final[tuple[str, ...]] = ("clickhouse", "redis", "weaviate", "arango")
 """In this order, behind the ledger; those that are in use."""
 FILES: Final = "files"
 BELONGINGS: Final = "belongings"
@@ -58,13 +57,11 @@ def service_of(store: str) -> str:
     return f"{store}_dumps"
 
 
-def dumped(settings: Settings) -> list[str]:
-    """Return the stores behind the ledger that a backup holds, in order. Raises: Misconfigured."""
-    used: list[str] = [store for store in DUMPED if store in stores_in_use(settings)]
-    for store in used:
-        if service_of(store) not in PROVIDERS:
-            raise Misconfigured(f"{store} cannot be backed up yet; use its own means", code="NO_DUMPS")
-    return used
+def dumped(settings: Settings) -> tuple[list[str], list[str]]:
+    """Return the stores behind the ledger that a backup holds, in order, and those in use that it does not."""
+    used = [store for store in DUMPED if store in stores_in_use(settings)]
+    held = [store for store in used if service_of(store) in PROVIDERS]
+    return held, [store for store in used if store not in held]
 
 
 async def back_up(
@@ -111,7 +108,9 @@ async def _write(
     settings: Settings, vault: Vault, secret: Secret | None, layout: Layout | None, progress: Progress
 ) -> tuple[Manifest, bytes | None]:
     started_at = _now()
-    stores = dumped(settings)
+    stores, left_out = dumped(settings)
+    for store in left_out:
+        progress.done(f"{store} is NOT in this backup: back it up by its own means")
     salt = secrets.token_bytes(SALT_BYTES) if secret is not None else b""
     key = await asyncio.to_thread(key_of, secret, salt) if secret is not None else None
     writing = _Writing(vault=vault, key=key, progress=progress)
@@ -132,6 +131,7 @@ async def _write(
         finished_at=_now(),
         salt=salt.hex(),
         steps=steps,
+        left_out=left_out,
         parts=writing.parts,
     )
     return manifest, key

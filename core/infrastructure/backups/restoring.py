@@ -64,7 +64,7 @@ async def require_fit(settings: Settings, vault: Vault, secret: Secret | None, p
         Misconfigured: no or another key, a newer version's, or one of stores that are not set up here.
     """
     manifest, key = await check(vault, secret, progress)
-    here = {LEDGER, *dumped(settings)}
+    here = {LEDGER, *dumped(settings)[0]}
     if missing := {part.store for part in manifest.parts} - here - {FILES}:
         raise Misconfigured(
             f"the backup holds {', '.join(sorted(missing))}, which is not set up here",
@@ -93,7 +93,7 @@ async def restore(settings: Settings, backup: Backup, progress: Progress, *, rep
     """
     manifest = backup.manifest
     await _migrate_to(settings, manifest, progress, replace=replace)
-    stores = [store for store in dumped(settings) if store in manifest.steps]
+    stores = [store for store in dumped(settings)[0] if store in manifest.steps]
     needs = {service_of(store) for store in (LEDGER, *stores)}
     async with open_hub(settings, needs, checked=False) as hub, AsyncExitStack() as stack:
         ledger: LedgerLoading = await stack.enter_async_context(hub[service_of(LEDGER)].loading())
