@@ -27,7 +27,8 @@ from core.ports.ticks import Certifier, LatestQuotes, SourceRegistry, TickReader
 from core.settings import Settings
 from core.telemetry import tracing
 from workers.caching import CachedReads
-from workers.ownership import owned_sources
+from workers.ownership import chosen
+from workers.turns import Turns
 
 LARGE_ROWS_MIN: Final = 5_000
 LARGE_READS_MAX: Final = 2
@@ -45,6 +46,7 @@ class MarketReads:
     quotes_kept: LatestQuotes
     certifier: Certifier
     cached: CachedReads | None = None
+    owned: Turns[str, Sequence[str]] = field(default_factory=Turns)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_READS_MAX))
 
     def functions(self) -> Sequence[JobFunction]:
@@ -117,7 +119,8 @@ class MarketReads:
             except msgspec.ValidationError as e:
                 raise Invalid(str(e)) from e
             # Every kind of this queue names at most one source.
-            sources = await owned_sources(self.registry, tenant, getattr(query, "source", None))
+            owned = await self.owned.ask(tenant, lambda: self.registry.sources_of(tenant))
+            sources = chosen(owned, getattr(query, "source", None))
             return await handler(query, sources, tenant)
 
         return run
