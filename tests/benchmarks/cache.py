@@ -35,11 +35,13 @@ DAYS = 20
 FIRST_DAY = 20_004  # 2024-10-08
 DAY_MS = 86_400_000
 TICKS_A_DAY = 4_320
-INTERVALS = ("1m", "5m", "15m", "1h", "4h")
+INTERVALS = ("5m", "15m", "30m", "1h", "4h")
 RECORDS = 90
 EXPONENT = 1.05
 CONNECTIONS = 8
-ASKED_CACHED, ASKED_BARE = 16_000, 1_500
+ASKED_CACHED, ASKED_BARE = 12_000, 1_200
+MOVING_FIRST, MOVING_EVERY = 5, 20
+"""The ranks of the questions about what is being written: one in twenty that are asked."""
 WRITE_INTERVAL_S = 0.1
 
 
@@ -74,7 +76,11 @@ def questions() -> list[tuple[str, str]]:
                 moving = day == DAYS - 1 and symbol in WRITTEN
                 found.append(("bars being written" if moving else "bars", path))
     random.Random(11).shuffle(found)
-    return found
+    moving = [question for question in found if question[0] == "bars being written"]
+    ranked = [question for question in found if question[0] != "bars being written"]
+    for number, question in enumerate(moving):
+        ranked.insert(MOVING_FIRST + number * MOVING_EVERY, question)
+    return ranked
 
 
 async def fill(settings: Settings) -> None:
