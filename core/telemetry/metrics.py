@@ -26,6 +26,27 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 _LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
+# -- stores ------------------------------------------------------------------------------------------------
+POOL_IN_USE: Final = Gauge(
+    "tickgate_pool_in_use", "Connections of a store's pool in use", ["store"], registry=REGISTRY
+)
+POOL_WAITING: Final = Gauge(
+    "tickgate_pool_waiting", "Callers that wait for a connection of a store", ["store"], registry=REGISTRY
+)
+POOL_ACQUIRE_SECONDS: Final = Histogram(
+    "tickgate_pool_acquire_seconds",
+    "How long a connection of a store was waited for",
+    ["store"],
+    buckets=_LATENCY_BUCKETS_S,
+    registry=REGISTRY,
+)
+STORE_REFUSED: Final = Counter(
+    "tickgate_store_refused_total",
+    "Questions refused at once because the store did not answer those before",
+    ["store"],
+    registry=REGISTRY,
+)
+
 # -- bridge ------------------------------------------------------------------------------------------------
 BRIDGE_CONNECTIONS: Final = Gauge(
     "tickgate_bridge_connections", "Connectors connected now", registry=REGISTRY

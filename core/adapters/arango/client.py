@@ -18,7 +18,10 @@ from arango.http import DefaultHTTPClient
 from requests.exceptions import RequestException
 
 from core.errors.exceptions import Defect, Misconfigured, TickgateError, Unavailable
+from core.model.breaker import Breaker
 from core.settings import ArangoSettings, Settings
+from core.telemetry import metrics
+from core.telemetry.pools import PoolUse
 
 Result = TypeVar("Result")
 
@@ -44,6 +47,8 @@ class Arango:
     ) -> None:
         self.database = database
         self._threads = threads
+        self.use = PoolUse("arango", settings.connections_max)
+        self._breaker = Breaker()
         self._places = asyncio.Semaphore(settings.connections_max)
         self._acquire_timeout_s = settings.connect_timeout_s
         self._query_timeout_s = settings.query_timeout_s
@@ -57,19 +62,36 @@ class Arango:
             Unavailable: there was no thread in time, no answer in time, or ArangoDB cannot do it now.
             Defect: it refuses what it was asked. ArangoServerError is passed on where `question` itself looks at it.
         """
-        try:
-            async with asyncio.timeout(self._acquire_timeout_s):
-                await self._places.acquire()
-        except TimeoutError as e:
-            raise Unavailable("too many ask ArangoDB at once", code="TOPOLOGY_UNAVAILABLE") from e
+        if not self._breaker.admit():
+            metrics.STORE_REFUSED.labels("arango").inc()
+            raise Unavailable("ArangoDB does not answer", code="TOPOLOGY_UNAVAILABLE", detail="left alone")
+        with self.use.asking():
+            try:
+                with self.use.acquiring():
+                    async with asyncio.timeout(self._acquire_timeout_s):
+                        await self._places.acquire()
+            except TimeoutError as e:
+                raise Unavailable("too many ask ArangoDB at once", code="TOPOLOGY_UNAVAILABLE") from e
+            return await self._answered(question, timeout_s or self._query_timeout_s)
+
+    async def _answered(self, question: Callable[[StandardDatabase], Result], timeout_s: float) -> Result:
         answer = asyncio.get_running_loop().run_in_executor(self._threads, question, self.database)
         answer.add_done_callback(self._leave)
         try:
-            async with asyncio.timeout(timeout_s or self._query_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 # A thread cannot be stopped: whoever gives up leaves it to its own time limit.
-                return await asyncio.shield(answer)
-        except _ERRORS as e:
+                found = await asyncio.shield(answer)
+        except ArangoServerError as e:
+            self._breaker.succeeded()
             raise translated(e) from e
+        except _ERRORS as e:
+            self._breaker.failed()
+            raise translated(e) from e
+        except TickgateError:
+            self._breaker.succeeded()
+            raise
+        self._breaker.succeeded()
+        return found
 
     def _leave(self, answer: "asyncio.Future[Any]") -> None:
         self._places.release()
@@ -80,6 +102,10 @@ class Arango:
     async def ping(self) -> None:
         """Ask whether our schema can be read. Raises: Unavailable."""
         await self.ask(lambda database: database.has_collection(STEPS_COLLECTION), timeout_s=PING_TIMEOUT_S)
+
+    async def version(self) -> str:
+        """Return the server's version. Raises: Unavailable."""
+        return str(await self.ask(lambda database: database.version(), timeout_s=PING_TIMEOUT_S))
 
 
 def translated(error: Exception) -> TickgateError:

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -12,26 +12,37 @@ from clickhouse_connect.driver import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
 from core.errors.exceptions import Misconfigured, Unavailable
+from core.model.breaker import Breaker
 from core.settings import ClickHouseSettings, Settings
-from core.telemetry import tracing
+from core.telemetry import metrics, tracing
+from core.telemetry.pools import PoolUse
 
 Result = TypeVar("Result")
 AUTHENTICATION_FAILED = 516
 UNKNOWN_DATABASE = 81
 SHORT_QUERY_TIMEOUT_S = 10.0
+PING_TIMEOUT_S = 1
 _numbers = itertools.count(1)
 
 
 class ClickHouse:
     """One async client over a bounded connection pool."""
 
-    def __init__(self, client: AsyncClient, query_timeout_s: float) -> None:
+    def __init__(self, client: AsyncClient, query_timeout_s: float, connections_max: int = 1) -> None:
         self.client = client
+        self.use = PoolUse("clickhouse", connections_max)
+        self._breaker = Breaker()
+        self._doubting = False
         self._query_timeout_s = query_timeout_s
 
     async def ping(self) -> None:
-        if not await self.client.ping(timeout=1):
-            raise Unavailable("the tick store does not answer", code="STORE_UNAVAILABLE")
+        if not await self.client.ping(timeout=PING_TIMEOUT_S):
+            raise _away()
+
+    async def version(self) -> str:
+        """Return the server's version. Raises: Unavailable."""
+        ((version,),) = await self.rows("select version()", timeout_s=PING_TIMEOUT_S)
+        return str(version)
 
     async def rows(
         self,
@@ -55,11 +66,41 @@ class ClickHouse:
         Raises:
             Unavailable: the network, the time limit or the server said no; nothing was changed.
         """
+        if not self._breaker.admit():
+            metrics.STORE_REFUSED.labels("clickhouse").inc()
+            if isinstance(answer, Coroutine):
+                answer.close()
+            raise _away()
         try:
-            async with asyncio.timeout(timeout_s or self._query_timeout_s):
-                return await answer
+            with self.use.asking():
+                async with asyncio.timeout(timeout_s or self._query_timeout_s):
+                    found = await answer
         except (ClickHouseError, aiohttp.ClientError, OSError, TimeoutError) as e:
+            await self._judge(e)
             raise unavailable(e) from e
+        self._breaker.succeeded()
+        return found
+
+    async def _judge(self, error: Exception) -> None:
+        """Tell a store that is away from one that is only slow with what it was asked, or refuses it."""
+        if isinstance(error, DatabaseError):
+            self._breaker.succeeded()
+        elif not isinstance(error, TimeoutError):
+            self._breaker.failed()
+        elif not self._doubting:
+            self._doubting = True
+            try:
+                answers = await self.client.ping(timeout=PING_TIMEOUT_S)
+            finally:
+                self._doubting = False
+            if answers:
+                self._breaker.succeeded()
+            else:
+                self._breaker.failed()
+
+
+def _away() -> Unavailable:
+    return Unavailable("the tick store does not answer", code="STORE_UNAVAILABLE")
 
 
 def traced(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,6 +157,6 @@ async def open_client(settings: Settings, _services: Mapping[str, Any]) -> Async
     """Open the client on our database."""
     client = await connect(settings.clickhouse, settings.clickhouse.database)
     try:
-        yield ClickHouse(client, settings.clickhouse.query_timeout_s)
+        yield ClickHouse(client, settings.clickhouse.query_timeout_s, settings.clickhouse.connections_max)
     finally:
         await client.close()

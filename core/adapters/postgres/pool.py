@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
 
 from core.errors.exceptions import Defect, Misconfigured, Unavailable
+from core.model.breaker import Breaker
 from core.settings import PostgresSettings, Settings
-from core.telemetry import tracing
+from core.telemetry import metrics, tracing
+from core.telemetry.pools import PoolUse
 
 CONNECTION_ERRORS = (
     OSError,
@@ -28,6 +30,8 @@ class Postgres:
 
     def __init__(self, pool: asyncpg.Pool, acquire_timeout_s: float) -> None:
         self.pool = pool
+        self.use = PoolUse("postgres", pool.get_max_size())
+        self._breaker = Breaker()
         self._acquire_timeout_s = acquire_timeout_s
 
     @asynccontextmanager
@@ -37,10 +41,16 @@ class Postgres:
         Raises:
             Unavailable: PostgreSQL is away, or no connection came free in time.
         """
+        if not self._breaker.admit():
+            metrics.STORE_REFUSED.labels("postgres").inc()
+            raise Unavailable("the ledger does not answer", code="LEDGER_UNAVAILABLE", detail="left alone")
+        answered = True
         try:
-            async with self.pool.acquire(timeout=self._acquire_timeout_s) as connection:
-                yield connection
+            with self.use.asking():
+                async with self._acquired() as connection:
+                    yield connection
         except CONNECTION_ERRORS as e:
+            answered = False
             raise Unavailable("the ledger does not answer", code="LEDGER_UNAVAILABLE", detail=repr(e)) from e
         except (
             asyncpg.DataError,
@@ -53,6 +63,19 @@ class Postgres:
             raise Unavailable(
                 "the ledger cannot do it now", code="LEDGER_UNAVAILABLE", detail=repr(e)[:300]
             ) from e
+        finally:
+            if answered:
+                self._breaker.succeeded()
+            else:
+                self._breaker.failed()
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[asyncpg.Connection]:
+        async with AsyncExitStack() as stack:
+            with self.use.acquiring():
+                acquiring = self.pool.acquire(timeout=self._acquire_timeout_s)
+                connection = await stack.enter_async_context(acquiring)
+            yield connection
 
     @asynccontextmanager
     async def of_tenant(self, tenant: str) -> AsyncIterator[asyncpg.Connection]:
@@ -74,6 +97,11 @@ class Postgres:
     async def ping(self) -> None:
         async with self.acquire() as connection:
             await connection.fetchval("select 1", timeout=1)
+
+    async def version(self) -> str:
+        """Return the server's version. Raises as `acquire` does."""
+        async with self.acquire() as connection:
+            return str(await connection.fetchval("show server_version", timeout=1))
 
 
 @asynccontextmanager

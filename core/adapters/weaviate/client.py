@@ -29,7 +29,10 @@ from core.adapters.weaviate.driver import (
     WeaviateStartUpError,
 )
 from core.errors.exceptions import Defect, Misconfigured, TickgateError, Unavailable
+from core.model.breaker import Breaker
 from core.settings import Settings, WeaviateSettings
+from core.telemetry import metrics
+from core.telemetry.pools import PoolUse
 
 Result = TypeVar("Result")
 STEPS_COLLECTION: Final = "TickgateSchema"
@@ -45,6 +48,8 @@ class Weaviate:
 
     def __init__(self, client: WeaviateAsyncClient, settings: WeaviateSettings) -> None:
         self.client = client
+        self.use = PoolUse("weaviate", settings.connections_max)
+        self._breaker = Breaker()
         self._slots = asyncio.Semaphore(settings.connections_max)
         self._acquire_timeout_s = settings.connect_timeout_s
         self._query_timeout_s = settings.query_timeout_s
@@ -63,18 +68,34 @@ class Weaviate:
             Unavailable: there was no room in time, no answer in time, or Weaviate cannot do it now.
             Defect: it refuses what it was asked.
         """
-        try:
-            async with asyncio.timeout(self._acquire_timeout_s):
-                await self._slots.acquire()
-        except TimeoutError as e:
-            raise Unavailable("too many ask Weaviate at once", code="SIMILARITY_UNAVAILABLE") from e
-        try:
-            async with asyncio.timeout(timeout_s or self._query_timeout_s):
-                return await question()
-        except _ERRORS as e:
-            raise translated(e) from e
-        finally:
-            self._slots.release()
+        if not self._breaker.admit():
+            metrics.STORE_REFUSED.labels("weaviate").inc()
+            raise Unavailable("Weaviate does not answer", code="SIMILARITY_UNAVAILABLE", detail="left alone")
+        with self.use.asking():
+            try:
+                with self.use.acquiring():
+                    async with asyncio.timeout(self._acquire_timeout_s):
+                        await self._slots.acquire()
+            except TimeoutError as e:
+                raise Unavailable("too many ask Weaviate at once", code="SIMILARITY_UNAVAILABLE") from e
+            try:
+                async with asyncio.timeout(timeout_s or self._query_timeout_s):
+                    found = await question()
+            except _ERRORS as e:
+                refused = translated(e)
+                if isinstance(refused, Unavailable):
+                    self._breaker.failed()
+                else:
+                    self._breaker.succeeded()
+                raise refused from e
+            finally:
+                self._slots.release()
+        self._breaker.succeeded()
+        return found
+
+    async def version(self) -> str:
+        """Return the server's version. Raises: Unavailable."""
+        return str((await self.ask(self.client.get_meta, timeout_s=PING_TIMEOUT_S))["version"])
 
     async def ping(self) -> None:
         """Ask over both its protocols. Raises: Unavailable."""
