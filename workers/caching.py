@@ -25,6 +25,7 @@ from core.settings import CacheSettings
 from core.telemetry import metrics
 from workers.kept import Budget, Kept, LocalAnswers, read, written
 from workers.sights import Sight, Sights
+from workers.turns import Turns
 
 PUTS_AT_ONCE_MAX: Final = 16
 LAYOUT: Final = 1
@@ -57,6 +58,7 @@ class CachedReads:
         self._sights = Sights(changes)
         self._local = LocalAnswers(settings.local_bytes_max)
         self._budget = Budget(settings.shared_bytes_max, settings.kept_s)
+        self._direct: Turns[str, Answer] = Turns()
         self._flights: dict[str, asyncio.Task[Kept]] = {}
         self._puts: set[asyncio.Task[None]] = set()
 
@@ -89,9 +91,10 @@ class CachedReads:
             async with asyncio.timeout(self._look_s_max):
                 asked.months = await self._sights.months()
         except (Unavailable, TimeoutError):
-            # Nobody can say whether what is kept holds. What the store answers always does.
+            # Nobody can say whether what is kept holds. What the store answers always does; one that is slow is not
+            # asked the same by everybody at once.
             metrics.series(metrics.CACHE_ANSWERS, asked.what, "bypassed").inc()
-            return await asked.load()
+            return await self._direct.ask(asked.key, asked.load)
         kept = self._local.get(asked.key)
         if kept is not None and (held := await self._held(asked, kept, "local")):
             return _given(asked, held, "local")

@@ -265,3 +265,7 @@ async def test_a_store_that_cannot_say_what_changed_is_read_itself(
     monkeypatch.setattr(hub["tick_changes"], "months", refuse)
     assert await desk.bars(day_bars("EURUSD", DAY)) == {DAY: 1}
     assert desk.loads == 2
+    await ticks.write("EURUSD", DAY)
+    answers = await asyncio.gather(*(desk.bars(day_bars("EURUSD", DAY)) for _ in range(50)))
+    assert answers == [{DAY: 2}] * 50
+    assert desk.loads <= 4, "but not by everybody at once"
