@@ -51,7 +51,10 @@ class Sights:
         return await self._looks.ask("", self._look)
 
     async def rows(self, sources: Collection[str]) -> Sight:
-        """Return the marks, and which symbols and days have changed, as it is now. Raises: Unavailable."""
+        """Return the marks, and which symbols and days have changed, as it is now. Ask for `months` first.
+
+        Raises: Unavailable.
+        """
         self._wanted.update(sources)
         return await self._searches.ask("", self._search)
 
@@ -73,7 +76,8 @@ class Sights:
 
     async def _search(self) -> Sight:
         wanted, self._wanted = self._wanted, set()
-        months = await self.months()
+        # Whoever waits for this search has had marks of his own, and none are newer than these.
+        months = self._months
         known = {source: self._followed[source] for source in wanted if source in self._followed}
         behind = {source: one.newest for source, one in known.items() if one.months != months}
         if behind:

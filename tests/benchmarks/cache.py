@@ -39,7 +39,7 @@ INTERVALS = ("5m", "15m", "30m", "1h", "4h")
 RECORDS = 90
 EXPONENT = 1.05
 CONNECTIONS = 8
-ASKED_CACHED, ASKED_BARE = 12_000, 1_200
+ASKED_CACHED, ASKED_BARE = 8_000, 800
 MOVING_FIRST, MOVING_EVERY = 5, 20
 """The ranks of the questions about what is being written: one in twenty that are asked."""
 WRITE_INTERVAL_S = 0.1
@@ -76,8 +76,8 @@ def questions() -> list[tuple[str, str]]:
                 moving = day == DAYS - 1 and symbol in WRITTEN
                 found.append(("bars being written" if moving else "bars", path))
     random.Random(11).shuffle(found)
-    moving = [question for question in found if question[0] == "bars being written"]
-    ranked = [question for question in found if question[0] != "bars being written"]
+    moving = [question for question in found if question[0] in {"bars being written", "symbols"}]
+    ranked = [question for question in found if question not in moving]
     for number, question in enumerate(moving):
         ranked.insert(MOVING_FIRST + number * MOVING_EVERY, question)
     return ranked

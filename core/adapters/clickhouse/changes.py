@@ -25,15 +25,15 @@ THREADS_MAX: Final = 2
 
 
 def _behind(number: int) -> str:
-    """Return the questions of one source; each of the two can use an index of its own."""
-    source = f"source = {{source{number}:String}}"
+    """Return the question about one source. Both indexes of the resume query serve it, on servers that use them for
+    an `or`; others read more and answer the same.
+    """
     epoch = f"{{epoch{number}:UInt32}}"
     return (
         f"select {number}, epoch, if(quarantine = 'OK', toString(symbol), null) as shown,"
         f" if(quarantine = 'OK', intDiv(time_msc, {MS_PER_DAY}), 0) as day, max(seq) from ticks"
-        f" where {source} and epoch = {epoch} and seq > {{seq{number}:UInt64}} group by epoch, shown, day"
-        f" union all select {number}, epoch, null, 0, max(seq) from ticks"
-        f" where {source} and epoch > {epoch} group by epoch"
+        f" where source = {{source{number}:String}}"
+        f" and (epoch = {epoch} and seq > {{seq{number}:UInt64}} or epoch > {epoch}) group by epoch, shown, day"
     )
 
 
