@@ -46,6 +46,15 @@ def require_scope(principal: Principal | None, scope: Scope) -> None:
         )
 
 
+async def require_still_valid(request: Request, services: Services) -> None:
+    """Look once more, where what is given outlives the token it is given for; a key's row is held by whoever uses it.
+
+    Raises: Challenged: the token has been revoked meanwhile.
+    """
+    if not _credential(request).startswith(KEY_MARK):
+        await _verified(request, services)
+
+
 async def _verified(request: Request, services: Services) -> Principal:
     credential = _credential(request)
     try:

@@ -43,6 +43,10 @@ class Door:
                 principal = await self._let_in(request, services, places)
                 authorise(endpoint.access, principal)
                 body = await read_body(request, endpoint.body_bytes_max)
+                if endpoint.body_bytes_max and principal is not None:
+                    # A body can be withheld for seconds, in which its credential may have been revoked.
+                    principal = await authenticate(endpoint.access, request, services)
+                    authorise(endpoint.access, principal)
                 call = Call(request=request, body=body, principal=principal, services=services)
                 if endpoint.idempotent:
                     return await answered_once(endpoint.handler, call)

@@ -24,6 +24,7 @@ from core.model.keys import (
 )
 from core.model.principals import Principal, Scope
 from core.ports.access import NewKey
+from gateway.authentication import require_still_valid
 from gateway.bodies import parse_json
 from gateway.idempotency import stored
 from gateway.parameters import parse
@@ -145,6 +146,8 @@ async def create(call: Call) -> Response:
     )
     secret = new_secret()
     async with call.claimed.work() as work:
+        # Inside: to get here may have taken long.
+        await require_still_valid(call.request, call.services)
         key = await call.services.api_keys.create(work, new, secret)
         response = _json(_with_secret(key, secret), 201)
         await work.answer(stored(response))

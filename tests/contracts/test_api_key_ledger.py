@@ -12,9 +12,9 @@ from core.adapters.postgres.api_keys import PostgresApiKeys
 from core.adapters.postgres.key_use import KeyUse
 from core.adapters.postgres.key_verification import KeyVerifier
 from core.adapters.postgres.pool import open_pool
-from core.adapters.postgres.revocations import PostgresRevocations
+from core.adapters.postgres.revocations import CLOCK_SKEW_S_MAX, PostgresRevocations
 from core.errors.exceptions import Conflict, NotFound, Unauthorized, Unavailable
-from core.infrastructure.provisioning import NewClient, provision
+from core.infrastructure.provisioning import NewClient, provision, rotate_client_secret
 from core.model.keys import new_secret
 from core.model.principals import PrincipalKind, Scope
 from core.ports.access import NewKey
@@ -231,3 +231,23 @@ async def test_only_so_many_keys_are_remembered(settings: Settings, monkeypatch:
         for _ in range(4):
             await keys.verify((await stored_key(keys, settings))[1])
         assert len(keys._verifier._verified) == 2
+
+
+async def test_a_key_that_was_being_made_while_its_client_was_revoked_is_no_good(settings: Settings) -> None:
+    async with adapter(settings) as (keys, _):
+        await stored_key(keys, settings)
+        secret = new_secret()
+        new = NewKey(
+            owner_kind=PrincipalKind.CLIENT,
+            subject="demo",
+            name="late",
+            scopes=frozenset({"keys:read"}),
+            expires_at_s=time.time() + 600,
+        )
+        async with keys.work("demo") as work:
+            await keys.create(work, new, secret)
+            # It cannot see the key, which is not committed yet.
+            await rotate_client_secret(settings, "demo", revoke=True)
+        await asyncio.sleep(CLOCK_SKEW_S_MAX)
+        with pytest.raises(Unauthorized):
+            await keys.verify(secret.text)

@@ -15,6 +15,7 @@ from typing import Final
 import asyncpg
 
 from core.adapters.postgres.pool import Postgres
+from core.adapters.postgres.revocations import CLOCK_SKEW_S_MAX
 from core.errors.exceptions import Unauthorized, Unavailable
 from core.model.keys import hash_of, prefix_of
 from core.model.principals import Principal, PrincipalKind
@@ -36,6 +37,9 @@ _LOOK_UP: Final = (
     " on c.client_id = k.subject and c.tenant = k.tenant and c.disabled_at is null"
     " where (k.prefix = $1 or k.old_prefix = $1 and k.old_expires_at > now())"
     " and k.revoked_at is null and k.expires_at > now()"
+    # Whoever ends everything of a client does not see the key that is just being made.
+    " and not exists (select from revocations r where k.owner_kind = 'client' and r.credential = 'client:' || k.subject"
+    f" and k.created_at <= r.revoked_at + interval '{CLOCK_SKEW_S_MAX} seconds')"
 )
 
 
