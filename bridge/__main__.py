@@ -18,6 +18,7 @@ from bridge.leases import LeaseKeeper
 from bridge.peers import Peers
 from bridge.server import Server, listen, tls, watch_readiness
 from bridge.sessions import Sessions
+from bridge.subscribers import Subscribers
 from core.errors.exceptions import TickgateError
 from core.infrastructure.central_hub import Hub, open_hub
 from core.infrastructure.config_manager import load_settings
@@ -86,6 +87,7 @@ def _sessions(settings: Settings, hub: Hub) -> Sessions:
         clock=clock,
         settings=settings.bridge,
         peers=Peers(settings.bridge),
+        subscribers=Subscribers(settings.bridge.stream_subscribers_by_tenant_max),
     )
 
 

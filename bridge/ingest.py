@@ -67,6 +67,7 @@ class IngestConnection(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         metrics.BRIDGE_CONNECTIONS.dec()
+        self._sessions.peers.note_known(transport)
         self.closed.set()
         for task in self._tasks:
             task.cancel()
@@ -199,6 +200,7 @@ class IngestConnection(WSListener):
     async def _serve(self, hello: Hello) -> None:
         try:
             async with self._sessions.session(hello, self) as (admission, writer):
+                self._sessions.peers.note_known(self._transport)
                 self._admission = admission
                 self._writer = writer
                 self._send(wire.encode_json(FrameType.RESUME, admission.resume))

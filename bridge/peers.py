@@ -1,10 +1,10 @@
-"""How often one address may connect here, and how often show a credential that is none.
+"""How often one address may connect here, how often show a credential that is none, how often show none at all.
 
 An address is known only once the upgrade is done, so whoever comes too often is closed then, before a byte of it is
 read. Behind a TLS proxy everybody has the proxy's address: there the limit is the proxy's to keep.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Final
 
 from picows import WSTransport
@@ -26,6 +26,8 @@ class Peers:
         self._settings = settings
         self._connects: OrderedDict[str, Allowance] = OrderedDict()
         self._failures: OrderedDict[str, Allowance] = OrderedDict()
+        self._unknown: dict[int, str] = {}
+        self._unknown_by_address: Counter[str] = Counter()
 
     def admit(self, transport: WSTransport, at_s: float) -> bool:
         """Count a connect, and tell whether it may stay. at_s: a monotonic clock's."""
@@ -33,13 +35,26 @@ class Peers:
             return True
         address = _address(transport)
         failures = self._failures.get(address)
-        # In this order: who may not come in for its failures has not used up a connect.
-        admitted = (failures is None or failures.left(at_s) >= 1) and _of(
-            self._connects, address, self._settings.connects_per_minute_max
-        ).take(at_s)
-        if not admitted:
+        # In this order: who may not come in for its failures, or for those it has, has not used up a connect.
+        admitted = (
+            (failures is None or failures.left(at_s) >= 1)
+            and self._unknown_by_address[address] < self._settings.unknown_by_address_max
+            and _of(self._connects, address, self._settings.connects_per_minute_max).take(at_s)
+        )
+        if admitted:
+            self._unknown[id(transport)] = address
+            self._unknown_by_address[address] += 1
+        else:
             metrics.BRIDGE_CONNECTS_REFUSED.inc()
         return admitted
+
+    def note_known(self, transport: WSTransport | None) -> None:
+        """Count a connection no more among those that have not shown who they are: it has, or it is gone."""
+        address = self._unknown.pop(id(transport), None)
+        if address is not None:
+            self._unknown_by_address[address] -= 1
+            if not self._unknown_by_address[address]:
+                del self._unknown_by_address[address]
 
     def note_failure(self, transport: WSTransport | None, at_s: float) -> None:
         """Count a credential that was refused."""

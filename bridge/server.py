@@ -22,7 +22,7 @@ from bridge import stream
 from bridge.ingest import IngestConnection
 from bridge.sessions import Sessions
 from bridge.stream import StreamConnection
-from core.errors.exceptions import Misconfigured
+from core.errors.exceptions import Invalid, Misconfigured
 from core.infrastructure.exposure import is_local_caller, require_tls, tls_context
 from core.messages import wire
 from core.ports.access import TokenVerifier
@@ -51,6 +51,8 @@ class Server:
         path = request.path.decode("ascii", "replace").partition("?")[0]
         if path in (wire.PATH, stream.PATH) and "Upgrade" not in request.headers:
             return _plain(HTTPStatus.UPGRADE_REQUIRED, b"this is a WebSocket endpoint\n", "text/plain")
+        if path in (wire.PATH, stream.PATH) and not self._may_come_from(path, request):
+            return _plain(HTTPStatus.FORBIDDEN, b"not from a page of that origin\n", "text/plain")
         if path == wire.PATH:
             return self._limited(metrics.BRIDGE_CONNECTIONS, self._settings.connections_max, self._ingest)
         if path == stream.PATH:
@@ -67,10 +69,20 @@ class Server:
     def _stream(self, request: WSUpgradeRequest) -> WSListener:
         return StreamConnection(request, self._tokens, self._sessions)
 
+    def _may_come_from(self, path: str, request: WSUpgradeRequest) -> bool:
+        """Whether no web page asks, or one that may: no browser asks a WebSocket's server before it connects."""
+        origins = request.headers.getall("Origin", ())
+        return not origins or (
+            path == stream.PATH and len(origins) == 1 and origins[0] in self._settings.stream_origins
+        )
+
     def _limited(self, gauge: Gauge, limit: int, listener: Callable[[], WSListener]) -> Answer:
         if metrics.value(gauge) >= limit:
             return _plain(HTTPStatus.SERVICE_UNAVAILABLE, b"too many connections\n", "text/plain")
-        return listener()
+        try:
+            return listener()
+        except Invalid as e:
+            return _plain(HTTPStatus.BAD_REQUEST, f"{e.public}\n".encode(), "text/plain")
 
     def _http(self, path: str, request: WSUpgradeRequest) -> Answer:
         # Of the caller's address only this is known here: it is as local as what we listen on.

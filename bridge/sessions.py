@@ -10,6 +10,7 @@ from bridge.admission import Admission, Door, Refused
 from bridge.fanout import Fanout
 from bridge.leases import LeaseKeeper
 from bridge.peers import Peers
+from bridge.subscribers import Subscribers
 from bridge.writer import SourceWriter
 from core.messages.wire import Hello, Nack, NackCode
 from core.model.ticks import Quarantine, TickBlock
@@ -52,6 +53,7 @@ class Sessions:
     clock: Clock
     settings: BridgeSettings
     peers: Peers
+    subscribers: Subscribers
     _active: dict[str, _Active] = field(default_factory=dict)
     _handover: dict[str, asyncio.Lock] = field(default_factory=dict)
 

@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 PATH: Final = "/v1/stream"
 SCOPE: Final = "market:read"
 SYMBOLS_MAX: Final = 500
+QUERY_FIELDS_MAX: Final = 8
 CONTROL_BYTES_MAX: Final = 16 * 1024
 HEARTBEAT_S: Final = 15.0
 MESSAGES_BURST: Final = 50
@@ -64,6 +65,7 @@ class StreamConnection(WSListener):
     def __init__(self, request: WSUpgradeRequest, tokens: TokenVerifier, sessions: Sessions) -> None:
         self._fanout = sessions.fanout
         self._peers = sessions.peers
+        self._subscribers = sessions.subscribers
         self._settings = sessions.settings
         self._clock = sessions.clock
         self._tokens = tokens
@@ -87,6 +89,10 @@ class StreamConnection(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         metrics.BRIDGE_SUBSCRIBERS.dec()
+        self._peers.note_known(transport)
+        if self._principal is not None:
+            self._subscribers.leave(self._principal.tenant)
+            self._principal = None
         if self._task is not None:
             self._task.cancel()
 
@@ -127,7 +133,17 @@ class StreamConnection(WSListener):
             raise
         if SCOPE not in principal.scopes:
             raise Forbidden(f"this stream needs the scope {SCOPE}")
+        self._recognise(principal)
+
+    def _recognise(self, principal: Principal) -> None:
+        """Count for the token's tenant, which a new token may change. Raises: RateLimited."""
+        before = self._principal
+        if before is None or before.tenant != principal.tenant:
+            self._subscribers.enter(principal.tenant)
+            if before is not None:
+                self._subscribers.leave(before.tenant)
         self._principal = principal
+        self._peers.note_known(self._transport)
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:
@@ -194,6 +210,10 @@ class StreamConnection(WSListener):
 
 
 def _symbols_of(request: WSUpgradeRequest) -> frozenset[str] | None:
+    """Raises: Invalid."""
     query = request.path.decode("ascii", "replace").partition("?")[2]
-    wanted = parse_qs(query, max_num_fields=8).get("symbols")
+    try:
+        wanted = parse_qs(query, max_num_fields=QUERY_FIELDS_MAX).get("symbols")
+    except ValueError as e:
+        raise Invalid(f"a query has at most {QUERY_FIELDS_MAX} fields") from e
     return frozenset(wanted[0].split(",")[:SYMBOLS_MAX]) if wanted else None

@@ -176,7 +176,9 @@ class LimitsSettings(Section, frozen=True):
 class BridgeSettings(Section, frozen=True):
     """insert_interval_ms_min: the least time between the starts of two inserts of one source, so that many small
     frames become few parts; window_*: what a connector may have unacknowledged. connects_*,
-    failures_*: of one address (IPv6: its /64); behind a TLS proxy they are the proxy's to limit.
+    failures_*, unknown_*: of one address (IPv6: its /64), the last of connections that have not shown who they are;
+    behind a TLS proxy they are the proxy's to limit. stream_origins: web pages that may open the stream, each as a
+    browser writes it.
     """
 
     host: str = "127.0.0.1"
@@ -196,7 +198,10 @@ class BridgeSettings(Section, frozen=True):
     insert_timeout_s: PositiveFloat = 30.0
     connects_per_minute_max: Positive = 600
     failures_per_minute_max: Positive = 60
+    unknown_by_address_max: Positive = 128
+    stream_origins: list[str] = []
     stream_subscribers_max: Positive = 1_000
+    stream_subscribers_by_tenant_max: Positive = 250
     stream_buffer_bytes_max: Positive = 256 * 1024
     stream_interval_ms: Positive = 50
 

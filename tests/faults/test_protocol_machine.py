@@ -32,6 +32,7 @@ from bridge.ingest import IngestConnection
 from bridge.leases import LeaseKeeper
 from bridge.peers import Peers
 from bridge.sessions import Sessions
+from bridge.subscribers import Subscribers
 from core.errors.exceptions import UnknownOutcome
 from core.messages import wire
 from core.messages.wire import Batch, FrameType, Hello, Notice, Resume
@@ -205,6 +206,7 @@ class IngestMachine(RuleBasedStateMachine):
             clock=clock,
             settings=options,
             peers=Peers(options),
+            subscribers=Subscribers(options.stream_subscribers_by_tenant_max),
         )
 
     def settle(self) -> None:
