@@ -158,7 +158,8 @@ class LimitsSettings(Section, frozen=True):
     who they are, others by address (IPv6: its /64). failed: refused credentials of one address.
 
     answer_ms_max: how long a request waits to be counted for all processes; then its own process counts for itself.
-    at_once_*: requests a process answers at a time; waiting_by_tenant_max: of them, those that wait for a worker.
+    at_once_*: requests a process answers at a time (who shows no credential is one tenant together);
+    waiting_by_tenant_max: of them, those that wait for a worker.
     """
 
     public: str = "600/minute;50/second"
@@ -170,6 +171,7 @@ class LimitsSettings(Section, frozen=True):
     answer_ms_max: Positive = 50
     at_once_max: Positive = 1_024
     at_once_by_caller_max: Positive = 128
+    at_once_by_tenant_max: Positive = 512
     waiting_by_tenant_max: Positive = 256
 
 
@@ -221,7 +223,7 @@ class WorkerSettings(Section, frozen=True):
     health_port: Port | None = None
     instance: str = ""
     metrics_token: Secret = Secret()
-    exports_max: Positive = 2
+    exports_max: Positive = 3
     export_rows_max: Positive = 50_000_000
 
     def port_of(self, queue: str) -> int:

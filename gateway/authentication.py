@@ -59,7 +59,8 @@ async def _verified(request: Request, services: Services) -> Principal:
     credential = _credential(request)
     try:
         if credential.startswith(KEY_MARK):
-            return await services.api_keys.verify(credential)
+            with services.limits.looking_up(request, credential):
+                return await services.api_keys.verify(credential)
         return await services.verifier.verify(credential)
     except Unauthorized as e:
         raise Challenged(e, 'Bearer realm="tickgate", error="invalid_token"') from e

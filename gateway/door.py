@@ -12,7 +12,7 @@ from core.model.principals import Principal
 from gateway.authentication import authenticate, authorise
 from gateway.bodies import read_body
 from gateway.idempotency import answered_once
-from gateway.limits import Limits, caller_of
+from gateway.limits import Limits, caller_of, share_of
 from gateway.problems import Challenged
 from gateway.routing import Call, Endpoint, RateClass, Services
 
@@ -68,31 +68,31 @@ class Door:
         request.scope["state"]["principal"] = principal
         caller = caller_of(request)
         await limits.admit(request, caller, endpoint.rate)
-        places.take_of(caller)
+        places.take_of(caller, share_of(request))
         return principal
 
 
 class Places:
-    """What one request occupies while it is answered: a place of the process, and one of its caller's."""
+    """What one request occupies while it is answered: places of the process, its caller and its tenant."""
 
-    __slots__ = ("_caller", "_limits", "_taken")
+    __slots__ = ("_limits", "_names", "_taken")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._taken = False
-        self._caller: str | None = None
+        self._names: tuple[str, str] | None = None
 
     def take(self) -> None:
         self._limits.take_place()
         self._taken = True
 
-    def take_of(self, caller: str) -> None:
-        self._limits.take_place_of(caller)
-        self._caller = caller
+    def take_of(self, caller: str, share: str) -> None:
+        self._limits.take_place_of(caller, share)
+        self._names = caller, share
 
     def leave(self) -> None:
-        if self._caller is not None:
-            self._limits.leave_place_of(self._caller)
+        if self._names is not None:
+            self._limits.leave_place_of(*self._names)
         if self._taken:
             self._limits.leave_place()
 

@@ -36,7 +36,7 @@ async def ticks(call: Call) -> Response:
     query = parse(call.request, ExportQuery)
     stream = secrets.token_urlsafe(STREAM_NAME_BYTES)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(call.services.exports.one())
+        await stack.enter_async_context(call.services.exports.one(call.caller.tenant))
         chunks = await stack.enter_async_context(call.services.answer_streams.reading(stream))
         asking = asyncio.create_task(
             call.services.queue.ask(

@@ -5,7 +5,9 @@ slowapi's own engine asks Redis synchronously, once a request. A key is a caller
 /v1/jobs/1 and /v1/jobs/2 share one. The limits at once are each process' own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from limits import RateLimitItem
@@ -26,6 +28,9 @@ from gateway.problems import Limited
 
 FAILED: Final = "failed"
 """The class of requests whose credential was refused."""
+UNKNOWN: Final = ""
+"""No tenant has this name."""
+LOOK_UPS_BY_ADDRESS_MAX: Final = 32
 CLASSES: Final = ("public", "token", "read", "write", "export", FAILED)
 
 
@@ -33,8 +38,15 @@ def caller_of(request: Request) -> str:
     """Return whom a request counts for: the authenticated caller, otherwise the address."""
     principal: Principal | None = request.scope["state"].get("principal")
     if principal is not None:
-        return f"{principal.kind} {principal.tenant} {principal.subject}"
+        # What joins them is in none of them: names are printable.
+        return f"{principal.kind}\n{principal.tenant}\n{principal.subject}"
     return address_of(request)
+
+
+def share_of(request: Request) -> str:
+    """Return whose part of the process a request takes: its tenant's; of all who show no credential together, one."""
+    principal: Principal | None = request.scope["state"].get("principal")
+    return principal.tenant if principal is not None else UNKNOWN
 
 
 def address_of(request: Request) -> str:
@@ -70,6 +82,30 @@ def _rates(group: str, text: str) -> tuple[Rate, ...]:
     return tuple(rates)
 
 
+class _Shares:
+    """Counts what is under way by name. kind: of the names, for the measurement."""
+
+    def __init__(self, kind: str, count_max: int) -> None:
+        self._kind = kind
+        self._count_max = count_max
+        self._taken: dict[str, int] = {}
+
+    def take(self, name: str) -> None:
+        """Raises: RateLimited."""
+        taken = self._taken.get(name, 0)
+        if taken >= self._count_max:
+            metrics.REFUSED_AT_ONCE.labels(self._kind).inc()
+            raise RateLimited("too many of your requests at once", code="TOO_MANY_AT_ONCE")
+        self._taken[name] = taken + 1
+
+    def leave(self, name: str) -> None:
+        left = self._taken[name] - 1
+        if left:
+            self._taken[name] = left
+        else:
+            del self._taken[name]
+
+
 class Limits:
     """What the doors ask."""
 
@@ -79,7 +115,9 @@ class Limits:
         self._rates = declared(settings)
         self._policies = {group: _policy(rates) for group, rates in self._rates.items()}
         self._at_once = 0
-        self._at_once_by_caller: dict[str, int] = {}
+        self._by_caller = _Shares("caller", settings.at_once_by_caller_max)
+        self._by_share = _Shares("tenant", settings.at_once_by_tenant_max)
+        self._looking_up: dict[str, Counter[str]] = {}
 
     async def admit(self, request: Request, caller: str, group: str) -> None:
         """Count a request. Raises: Limited."""
@@ -99,20 +137,39 @@ class Limits:
     def leave_place(self) -> None:
         self._at_once -= 1
 
-    def take_place_of(self, caller: str) -> None:
-        """Be one of the requests of one caller, until `leave_place_of`. Raises: RateLimited."""
-        taken = self._at_once_by_caller.get(caller, 0)
-        if taken >= self._settings.at_once_by_caller_max:
-            metrics.REFUSED_AT_ONCE.labels("caller").inc()
-            raise RateLimited("too many of your requests at once", code="TOO_MANY_AT_ONCE")
-        self._at_once_by_caller[caller] = taken + 1
+    def take_place_of(self, caller: str, share: str) -> None:
+        """Be one of the requests of one caller, and of its share, until `leave_place_of`. Raises: RateLimited."""
+        self._by_caller.take(caller)
+        try:
+            self._by_share.take(share)
+        except RateLimited:
+            self._by_caller.leave(caller)
+            raise
 
-    def leave_place_of(self, caller: str) -> None:
-        left = self._at_once_by_caller[caller] - 1
-        if left:
-            self._at_once_by_caller[caller] = left
-        else:
-            del self._at_once_by_caller[caller]
+    def leave_place_of(self, caller: str, share: str) -> None:
+        self._by_caller.leave(caller)
+        self._by_share.leave(share)
+
+    @contextmanager
+    def looking_up(self, request: Request, credential: str) -> Iterator[None]:
+        """Bound how many different credentials of one address are looked up at once. Raises: RateLimited.
+
+        One credential is one, however many requests show it; guesses differ, and must not be all that is looked up.
+        """
+        address = address_of(request)
+        looking = self._looking_up.setdefault(address, Counter())
+        if len(looking) >= LOOK_UPS_BY_ADDRESS_MAX and credential not in looking:
+            metrics.REFUSED_AT_ONCE.labels("address").inc()
+            raise RateLimited("too many credentials of your address at once", code="TOO_MANY_AT_ONCE")
+        looking[credential] += 1
+        try:
+            yield
+        finally:
+            looking[credential] -= 1
+            if not looking[credential]:
+                del looking[credential]
+            if not looking:
+                self._looking_up.pop(address, None)
 
     async def _count(self, request: Request, caller: str, group: str) -> None:
         rates = self._rates[group]

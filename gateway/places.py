@@ -1,8 +1,9 @@
-"""How many exports one gateway process sends at a time."""
+"""How many exports one gateway process sends at a time, and that one tenant never has every place."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.errors.exceptions import RateLimited
 from core.telemetry import metrics
@@ -10,20 +11,26 @@ from core.telemetry import metrics
 
 @dataclass(slots=True)
 class Places:
-    """Counts the exports of this process."""
+    """Counts the exports of this process. The last place is for a tenant that has none yet, if there are several."""
 
     places_max: int
     taken: int = 0
+    _by_tenant: Counter[str] = field(default_factory=Counter)
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
+    async def one(self, tenant: str) -> AsyncIterator[None]:
         """Raises: RateLimited."""
-        if self.taken >= self.places_max:
+        places_max = self.places_max - 1 if self._by_tenant[tenant] else self.places_max
+        if self.taken >= places_max:
             raise RateLimited("too many exports at once; try again soon", code="TOO_MANY_EXPORTS")
         self.taken += 1
+        self._by_tenant[tenant] += 1
         metrics.EXPORTS_RUNNING.set(self.taken)
         try:
             yield
         finally:
             self.taken -= 1
+            self._by_tenant[tenant] -= 1
+            if not self._by_tenant[tenant]:
+                del self._by_tenant[tenant]
             metrics.EXPORTS_RUNNING.set(self.taken)

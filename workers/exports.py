@@ -1,16 +1,16 @@
 """Exports: all ticks of a symbol, written page by page into an answer stream at the pace of whoever reads it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
 
-from core.errors.exceptions import Invalid, Unavailable
+from core.errors.exceptions import Invalid
 from core.infrastructure.central_hub import Hub
 from core.infrastructure.import_manager import resolve
 from core.messages.jobs import EXPORT_CONTENT_TYPES, Answer, ExportOrder, ExportQuery, Format
@@ -19,6 +19,7 @@ from core.ports.jobs import JobFunction
 from core.ports.ticks import SourceRegistry, TickPages
 from core.settings import Settings, WorkerSettings
 from core.telemetry import metrics, tracing
+from workers.export_places import ExportPlaces
 from workers.ownership import owned_sources
 
 log = structlog.get_logger(__name__)
@@ -59,11 +60,11 @@ class TickExports:
     tick_pages: TickPages
     streams: AnswerStreams
     threads: ThreadPoolExecutor = field(init=False)
-    places: asyncio.Semaphore = field(init=False)
+    places: ExportPlaces = field(init=False)
 
     def __post_init__(self) -> None:
         self.threads = ThreadPoolExecutor(self.limits.exports_max, thread_name_prefix="export")
-        self.places = asyncio.Semaphore(self.limits.exports_max)
+        self.places = ExportPlaces(self.limits.exports_max, PLACE_PATIENCE_S)
 
     def functions(self) -> Sequence[JobFunction]:
         return [JobFunction(name=NAME, run=self._run, timeout_s=TIMEOUT_S, tries=TRIES)]
@@ -78,7 +79,7 @@ class TickExports:
             raise Invalid(str(e)) from e
         query = order.query
         owned = await owned_sources(self.registry, tenant, query.source)
-        async with self._place():
+        async with self.places.one(tenant):
             sources = await self.tick_pages.sources(query, owned, self.limits.export_rows_max)
             async with self.streams.writing(order.stream) as writer:
                 await _while_read(writer, self._write(query, sources, writer))
@@ -94,21 +95,6 @@ class TickExports:
                 await writer.write(part)
         await writer.write(await loop.run_in_executor(self.threads, file.finish))
         await writer.end()
-
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """Wait a moment for a place; interactive reads need the rest of the worker."""
-        try:
-            async with asyncio.timeout(PLACE_PATIENCE_S):
-                await self.places.acquire()
-        except TimeoutError as e:
-            raise Unavailable("all places for exports are taken; try again soon", code="EXPORTS_BUSY") from e
-        metrics.EXPORTS_RUNNING.inc()
-        try:
-            yield
-        finally:
-            metrics.EXPORTS_RUNNING.dec()
-            self.places.release()
 
 
 def functions(hub: Hub, settings: Settings) -> Sequence[JobFunction]:

@@ -76,6 +76,8 @@ class Reading:
                 await asyncio.sleep(TERMINAL_PAUSE_S)
                 continue
             self.problem = ""
+            if self.spool_full and self._started.is_set():
+                self._say_resumed()
             if not again:
                 await asyncio.sleep(max(0.0, next_at_s - loop.time()))
 
@@ -123,9 +125,11 @@ class Reading:
 
     async def _wait_for_room(self, reason: SpoolFull) -> None:
         """Stop reading until the bridge has taken some: nothing is dropped, history closes the gap afterwards."""
-        self.spool_full = True
-        log.error("spool.full", error=str(reason), pending_bytes=self._spool.state.pending_bytes)
-        self._say(NoticeCode.SPOOL_FULL, reason.public, "")
+        if not self.spool_full:
+            # Once an episode: the next try may find it as full as this one did.
+            self.spool_full = True
+            log.error("spool.full", error=str(reason), pending_bytes=self._spool.state.pending_bytes)
+            self._say(NoticeCode.SPOOL_FULL, reason.public, "")
         full_bytes = self._spool.state.pending_bytes
         limit_bytes = min(self._settings.spool_bytes_max, max(full_bytes, 1)) * SPOOL_RESUME_FRACTION
         while self._spool.state.pending_bytes > limit_bytes:  # noqa: ASYNC110 - seconds long, and it is not urgent
@@ -133,6 +137,8 @@ class Reading:
         if full_bytes <= limit_bytes:
             # The disk is full of something else.
             await asyncio.sleep(SPOOL_FULL_PAUSE_S)
+
+    def _say_resumed(self) -> None:
         self.spool_full = False
         log.warning("spool.resumed", pending_bytes=self._spool.state.pending_bytes)
         self._say(NoticeCode.SPOOL_RESUMED, f"{self._spool.state.pending_bytes:,} bytes pending", "")

@@ -49,12 +49,23 @@ def test_one_more_than_the_process_may_answer_is_refused_until_one_is_done() -> 
 
 def test_one_more_than_a_caller_may_have_is_refused_and_nobody_else_is() -> None:
     limits = Limits(LimitsSettings(at_once_by_caller_max=1), Unasked())
-    limits.take_place_of("a")
+    limits.take_place_of("a", "t")
     with pytest.raises(RateLimited, match="TOO_MANY_AT_ONCE"):
-        limits.take_place_of("a")
-    limits.take_place_of("b")
-    limits.leave_place_of("a")
-    limits.take_place_of("a")
+        limits.take_place_of("a", "t")
+    limits.take_place_of("b", "t")
+    limits.leave_place_of("a", "t")
+    limits.take_place_of("a", "t")
+
+
+def test_a_tenant_of_many_callers_leaves_room_for_others() -> None:
+    limits = Limits(LimitsSettings(at_once_by_tenant_max=2), Unasked())
+    for caller in ("a", "b"):
+        limits.take_place_of(caller, "many")
+    with pytest.raises(RateLimited, match="TOO_MANY_AT_ONCE"):
+        limits.take_place_of("c", "many")
+    limits.take_place_of("d", "another")
+    limits.leave_place_of("a", "many")
+    limits.take_place_of("c", "many")
 
 
 async def test_a_tenant_that_waits_for_too_much_is_refused_and_no_other_tenant_is() -> None:

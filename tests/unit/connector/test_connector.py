@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from bridge.connector import session
+from bridge.connector import reading, session
 from bridge.connector.recording import load
 from bridge.connector.service import Connector
 from bridge.connector.simulated import SimulatedTerminal
+from bridge.connector.spool_file import SpoolFull
+from bridge.connector.spool_thread import SpoolThread
 from core.errors.exceptions import Misconfigured
 from core.messages.wire import Nack, NackCode, NoticeCode
 from core.settings import ConnectorSettings
@@ -243,6 +245,26 @@ async def test_a_full_spool_stops_reading_and_loses_nothing(tmp_path):
     check_complete(double, path)
     codes = [notice.code for notice in double.notices]
     assert codes[:2] == [NoticeCode.SPOOL_FULL, NoticeCode.SPOOL_RESUMED]
+
+
+async def test_a_full_disk_is_told_once_however_often_it_is_tried(tmp_path, monkeypatch):
+    path = lean_file(tmp_path, 1_000)
+    tries, append = 0, SpoolThread.append
+
+    async def full_at_first(self, *rows):
+        nonlocal tries
+        tries += 1
+        if tries <= 5:
+            raise SpoolFull("the disk is full of something else")
+        return await append(self, *rows)
+
+    monkeypatch.setattr(SpoolThread, "append", full_at_first)
+    monkeypatch.setattr(reading, "SPOOL_FULL_PAUSE_S", 0.01)
+    async with running(BridgeDouble()) as double, connector(settings(double, tmp_path, path)):
+        await double.until(lambda: holds(double, 1_000))
+        await double.until(lambda: len(double.notices) >= 2)
+    check_complete(double, path)
+    assert [notice.code for notice in double.notices] == [NoticeCode.SPOOL_FULL, NoticeCode.SPOOL_RESUMED]
 
 
 async def test_over_tls_only_a_bridge_with_a_known_certificate_is_trusted(tmp_path):
