@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -218,6 +219,18 @@ async def nothing_beyond_the_depth_is_told(keeper: Topology, tenant: str) -> Non
     await filled(keeper, tenant, "a>b b>c c>d")
     assert far(await keeper.downstream(tenant, "a", depth_max=2)) == ["b 1", "c 2"]
     assert far(await keeper.upstream(tenant, "d", depth_max=1)) == ["c 1"]
+
+
+@check
+async def a_long_chain_is_followed_to_its_end(keeper: Topology, tenant: str) -> None:
+    names = [f"n{number:02}" for number in range(41)]
+    await filled(keeper, tenant, " ".join(f"{near}>{far}" for near, far in pairwise(names)))
+    reached = [f"{name} {depth}" for depth, name in enumerate(names)]
+    assert far(await keeper.downstream(tenant, "n00", depth_max=DEPTH)) == reached[1 : DEPTH + 1]
+    assert far((await keeper.impact(tenant, "n40")).failing)[-1] == "n00 40"
+    for length in (7, 8, 9, 16, 17, 40):
+        assert list(await keeper.shortest_path(tenant, "n00", names[length])) == names[: length + 1]
+    assert list(await keeper.shortest_path(tenant, "n40", "n00")) == []
 
 
 @check

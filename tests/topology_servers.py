@@ -103,10 +103,10 @@ async def bring_forward(settings: Settings) -> None:
             await schema.apply(step)
 
 
-def conflict(arango: ArangoSettings, times: int) -> None:
-    """Have the double meet the next statements of transactions with write-write conflicts."""
+def conflict(arango: ArangoSettings, times: int, number: int = 1200) -> None:
+    """Have the double refuse the next statements of transactions, with write-write conflicts or another number."""
     url = f"http://{arango.host}:{arango.port}/_double/conflicts"
-    body = msgspec.json.encode({"times": times})
+    body = msgspec.json.encode({"times": times, "number": number})
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10):
         pass

@@ -1,21 +1,22 @@
 """Evaluates a tree of AQL: each operation takes the rows so far, as variables by name, and gives those that follow."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tests.arango_double.collation import rank
-from tests.arango_double.failures import Refusal, not_bound, syntax, unused
+from tests.arango_double.failures import Refusal, killed, not_bound, syntax, unused
 from tests.arango_double.store import View
 from tests.arango_double.syntax import Node, Parser
 
 Row = dict[str, Any]
 
 
-def run(query: str, bound: dict[str, Any], view: View) -> list[Any]:
-    """Return what a query answers."""
+def run(query: str, bound: dict[str, Any], view: View, runtime_s: float = 0) -> list[Any]:
+    """Return what a query answers. runtime_s: it is stopped then, 0 for never."""
     operations = Parser(query).query()
-    evaluation = Evaluation(bound, view)
+    evaluation = Evaluation(bound, view, time.monotonic() + runtime_s if runtime_s else None)
     rows: Iterable[Row] = [{}]
     for operation in operations:
         rows = evaluation.operate(operation, list(rows))
@@ -25,7 +26,8 @@ def run(query: str, bound: dict[str, Any], view: View) -> list[Any]:
 
 
 class Evaluation:
-    def __init__(self, bound: dict[str, Any], view: View) -> None:
+    def __init__(self, bound: dict[str, Any], view: View, ends_at: float | None) -> None:
+        self.ends_at = ends_at
         self.bound = bound
         self.view = view
         self.used: set[str] = set()
@@ -41,6 +43,8 @@ class Evaluation:
         source, name = node.parts["source"], node.value[0]
         for row in rows:
             for item in self._items(source, row):
+                if self.ends_at is not None and time.monotonic() > self.ends_at:
+                    raise killed()
                 yield {**row, name: item}
 
     def _items(self, source: Node, row: Row) -> list[Any]:

@@ -35,5 +35,19 @@ def conflict() -> Refusal:
     return Refusal(409, 1200, "write-write conflict")
 
 
+def killed() -> Refusal:
+    return Refusal(410, 1500, "query killed")
+
+
+def numbered(number: int) -> Refusal:
+    """Return one that only a server in trouble has: whose transaction is lost, or which may only be read."""
+    in_trouble = {
+        1004: Refusal(403, 1004, "read only"),
+        1654: Refusal(410, 1654, "transaction aborted"),
+        1655: Refusal(404, 1655, "transaction not found"),
+    }
+    return in_trouble.get(number) or conflict()
+
+
 def bad_edge() -> Refusal:
     return Refusal(400, 1233, "edge attribute missing or invalid")

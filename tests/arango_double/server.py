@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.arango_double.evaluation import run
-from tests.arango_double.failures import Refusal, conflict, no_collection
+from tests.arango_double.failures import Refusal, conflict, no_collection, numbered
 from tests.arango_double.store import Collection, View
 
 DATABASE = "tickgate"
@@ -36,8 +36,9 @@ class Server:
         self.collections: dict[str, Collection] = {}
         self.graphs: dict[str, Any] = {}
         self.transactions: dict[str, Transaction] = {}
-        self.cursors: dict[str, list[Any]] = {}
+        self.cursors: dict[str, tuple[list[Any], int]] = {}
         self.conflicts = 0
+        self.conflict = conflict()
         self._numbers = itertools.count(1)
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -163,7 +164,7 @@ class Server:
     def _ended(self, request: web.Request) -> tuple[str, Transaction]:
         number = request.match_info["id"]
         if number not in self.transactions:
-            raise Refusal(404, 10, "transaction not found")
+            raise numbered(1655)
         transaction = self.transactions.pop(number)
         for name in transaction.names:
             self._locks[name].release()
@@ -174,33 +175,37 @@ class Server:
         collections = self.collections
         if (number := request.headers.get("x-arango-trx-id")) is not None:
             if number not in self.transactions:
-                raise Refusal(404, 10, "transaction not found")
+                raise numbered(1655)
             if self.conflicts:
                 self.conflicts -= 1
-                raise conflict()
+                raise self.conflict
             collections = {**self.collections, **self.transactions[number].copies}
-        found = run(asked["query"], asked.get("bindVars", {}), View(collections, self.graphs))
-        cursor, size = str(next(self._numbers)), asked.get("batchSize", 1_000)
-        self.cursors[cursor] = found[size:]
-        return _fine(self._batch(cursor, found[:size], size), 201)
+        runtime_s = asked.get("options", {}).get("maxRuntime", 0)
+        found = run(asked["query"], asked.get("bindVars", {}), View(collections, self.graphs), runtime_s)
+        return _fine(self._batch(str(next(self._numbers)), found, asked.get("batchSize", 1_000)), 201)
 
     async def asked_on(self, request: web.Request) -> web.Response:
         cursor = request.match_info["id"]
         if cursor not in self.cursors:
             raise Refusal(404, 1600, "cursor not found")
-        found, size = self.cursors[cursor], 1_000
-        self.cursors[cursor] = found[size:]
-        return _fine(self._batch(cursor, found[:size], size))
+        found, size = self.cursors.pop(cursor)
+        return _fine(self._batch(cursor, found, size))
 
-    def _batch(self, cursor: str, found: list[Any], _size: int) -> dict[str, Any]:
-        more = bool(self.cursors[cursor])
-        if not more:
-            del self.cursors[cursor]
-        told = {"result": found, "hasMore": more, "cached": False, "extra": {"warnings": [], "stats": {}}}
+    def _batch(self, cursor: str, found: list[Any], size: int) -> dict[str, Any]:
+        more = len(found) > size
+        if more:
+            self.cursors[cursor] = (found[size:], size)
+        told = {
+            "result": found[:size],
+            "hasMore": more,
+            "cached": False,
+            "extra": {"warnings": [], "stats": {}},
+        }
         return {**told, "id": cursor} if more else told
 
     async def set_conflicts(self, request: web.Request) -> web.Response:
-        self.conflicts = (await request.json())["times"]
+        asked = await request.json()
+        self.conflicts, self.conflict = asked["times"], numbered(asked["number"])
         return _fine({})
 
     def _collection(self, name: str) -> Collection:

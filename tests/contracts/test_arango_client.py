@@ -9,13 +9,15 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
+from arango.database import Database, StandardDatabase
 
+from core.adapters.arango import records, topology
 from core.adapters.arango.client import Arango, connect
 from core.adapters.arango.topology import ArangoTopology
 from core.errors.exceptions import Defect, Misconfigured, TickgateError, Unavailable
 from core.infrastructure.central_hub import open_hub
 from core.settings import ArangoSettings, Secret, Settings
-from tests.topology_checks import FLOWS, SERVICES, filled, ids, service, version
+from tests.topology_checks import DEPTH, FLOWS, SERVICES, far, filled, ids, service, version
 from tests.topology_servers import bring_forward, conflict, double_process, running_double
 
 PATIENCE_S = 6.0
@@ -156,6 +158,69 @@ async def test_conflicts_are_tried_again_but_not_for_ever(double: ArangoSettings
                 await filled(keeper, "met", "a>b")
         finally:
             conflict(double, 0)
+
+
+@pytest.mark.parametrize("number", [1654, 1655], ids=["aborted", "not-found"])
+async def test_a_transaction_that_the_server_lost_is_done_again(double: ArangoSettings, number: int) -> None:
+    async with connect(double) as arango:
+        keeper = ArangoTopology(arango)
+        conflict(double, 2, number)
+        await filled(keeper, f"lost{number}", "a>b")
+        assert await ids(keeper, f"lost{number}", FLOWS) == ["f0000"]
+
+
+async def test_a_server_that_may_only_be_read_is_waited_for_not_set_up_anew(double: ArangoSettings) -> None:
+    async with connect(double) as arango:
+        conflict(double, 1, 1004)
+        with pytest.raises(Unavailable) as refused:
+            await filled(ArangoTopology(arango), "read-only", "a>b")
+    assert refused.value.code == "TOPOLOGY_UNAVAILABLE"
+
+
+async def test_a_query_that_runs_on_is_stopped_by_the_server(
+    double: ArangoSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "QUERY_RUNTIME_S_MAX", 0.2)
+
+    def endless(database: StandardDatabase) -> None:
+        records.rows(database, "FOR a IN 1..5000 FOR b IN 1..5000 FILTER a < 0 RETURN b", {})
+
+    async with connect(double) as arango:
+        with pytest.raises(Unavailable) as refused:
+            await arango.ask(endless)
+    assert "1500" in refused.value.detail
+
+
+async def test_an_answer_of_many_batches_is_told_whole(
+    double: ArangoSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "BATCH_ROWS", 2)
+    async with connect(double) as arango:
+        keeper = ArangoTopology(arango)
+        await filled(keeper, "batches", "a>b a>c a>d a>e a>f")
+        found = await keeper.downstream("batches", "a", depth_max=DEPTH)
+        assert far(found) == ["b 1", "c 1", "d 1", "e 1", "f 1"]
+
+
+@pytest.mark.parametrize("times", [1, 1_000], ids=["once", "always"])
+async def test_a_way_whose_flow_vanishes_meanwhile_is_looked_for_again(
+    double: ArangoSettings, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    vanishing = iter(range(times))
+
+    def rows(database: Database, query: str, bound: dict[str, object]) -> list[object]:
+        gone = "f.origin IN @near" in query and next(vanishing, None) is not None
+        return [] if gone else records.rows(database, query, bound)
+
+    monkeypatch.setattr(topology, "rows", rows)
+    async with connect(double) as arango:
+        keeper, tenant = ArangoTopology(arango), f"vanishing{times}"
+        await filled(keeper, tenant, "a>b b>c")
+        if times == 1:
+            assert list(await keeper.shortest_path(tenant, "a", "c")) == ["a", "b", "c"]
+        else:
+            with pytest.raises(Unavailable):
+                await keeper.shortest_path(tenant, "a", "c")
 
 
 async def test_what_arangodb_refuses_is_our_defect(double: ArangoSettings) -> None:

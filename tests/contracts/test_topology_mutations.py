@@ -33,7 +33,7 @@ OF_ARANGO = [
     arango("direction-swapped", "topology", 'database, "OUTBOUND", tenant', 'database, "INBOUND", tenant'),
     arango("depth-ignored", "topology", '"depth": depth_max, "tenant"', '"depth": 32, "tenant"'),
     arango("unsorted", "topology", "return reached.depth, reached.service", "return 0, reached.service"),
-    arango("tie-break-lost", "topology", "path.append(min(", "path.append(max("),
+    arango("tie-break-lost", "topology", "path.append(min(nearest))", "path.append(max(nearest))"),
     arango("path-not-begun", "topology", "path = [origin]\n", "path = [target]\n"),
     arango("required-ignored", "topology", "f.required == true", "f.required != null"),
     arango("all-degraded", "topology", "if reached.service not in failing", "if reached.service"),
@@ -86,6 +86,11 @@ OF_POSTGRES = [
         "topology",
         "select id, min(depth) as depth from found where",
         "select id, max(depth) as depth from found where",
+    ),
+    postgres("first-look-is-the-last", "topology", "depth *= 2", "return"),
+    postgres("deeper-is-not-looked", "topology", 'rows[-1]["depth"] < depth:', 'rows[-1]["depth"] <= depth:'),
+    postgres(
+        "longer-ways-are-none", "topology", 'all(row["depth"] < depth for', 'all(row["depth"] <= depth for'
     ),
     postgres("tie-break-lost", "topology", "min(flows.target)", "max(flows.target)"),
     postgres("required-ignored", "topology", '"and flows.required"', '""'),

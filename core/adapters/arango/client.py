@@ -34,8 +34,25 @@ NO_DATABASE: Final = 1228
 NO_COLLECTION: Final = 1203
 LOCK_TIMEOUT: Final = 18
 WRITE_CONFLICT: Final = 1200
-PASSING: Final = frozenset({LOCK_TIMEOUT, WRITE_CONFLICT, 21, 22, 28, 32, 503, 1429, 1496, 1500})
+READ_ONLY: Final = 1004
+QUERY_KILLED: Final = 1500
+TRANSACTION_LOST: Final = frozenset({1654, 1655})
+PASSING: Final = TRANSACTION_LOST | {
+    LOCK_TIMEOUT,
+    WRITE_CONFLICT,
+    READ_ONLY,
+    QUERY_KILLED,
+    21,
+    22,
+    28,
+    32,
+    503,
+    1429,
+    1496,
+}
 """Error numbers of what may go well the next time: limits, conflicts, a server that starts, stops or fails over."""
+RETRIED: Final = PASSING - {QUERY_KILLED, READ_ONLY}
+"""Those of them where it may go well at once."""
 _ERRORS: Final = (ArangoServerError, ArangoClientError, RequestException, OSError, TimeoutError)
 
 

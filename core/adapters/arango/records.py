@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from arango.database import Database, StandardDatabase
 from arango.exceptions import AQLQueryExecuteError, ArangoServerError
 
-from core.adapters.arango.client import PASSING, Arango
+from core.adapters.arango.client import RETRIED, Arango
 from core.adapters.arango.documents import (
     COLLECTIONS,
     FLOWS,
@@ -30,6 +30,8 @@ TRIES: Final = 5
 """Of a transaction that met another's; one that was not committed has done nothing."""
 LOCK_TIMEOUT_S: Final = 5
 BATCH_ROWS: Final = 1_000
+QUERY_RUNTIME_S_MAX: Final = 8.0
+"""Then the server stops it: it would not notice that nobody waits for it any more."""
 LOADED_ROWS: Final = 500
 UNIQUE: Final = 1210
 
@@ -169,7 +171,7 @@ def _alone(database: StandardDatabase, deed: Callable[[Database], Result]) -> Re
         try:
             return _in_transaction(database, deed)
         except ArangoServerError as e:
-            if e.error_code not in PASSING or attempt == TRIES:
+            if e.error_code not in RETRIED or attempt == TRIES:
                 raise
     raise AssertionError("the last try returns or raises")
 
@@ -187,7 +189,12 @@ def _in_transaction(database: StandardDatabase, deed: Callable[[Database], Resul
 
 def rows(database: Database, query: str, bound: Mapping[str, Any]) -> list[Any]:
     """Return all that a query answers."""
-    cursor: Any = database.aql.execute(query, bind_vars=dict(bound), batch_size=BATCH_ROWS)
+    cursor: Any = database.aql.execute(
+        query,
+        bind_vars=dict(bound),
+        batch_size=BATCH_ROWS,
+        max_runtime=QUERY_RUNTIME_S_MAX,  # type: ignore[arg-type]
+    )
     return list(cursor)
 
 

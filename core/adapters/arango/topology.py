@@ -8,8 +8,8 @@ from arango.database import Database
 
 from core.adapters.arango.client import Arango
 from core.adapters.arango.documents import FLOWS, GRAPH, SERVICES, vertex_of
-from core.adapters.arango.records import ArangoRecords, one, rows
-from core.errors.exceptions import NotFound
+from core.adapters.arango.records import TRIES, ArangoRecords, one, rows
+from core.errors.exceptions import NotFound, Unavailable
 from core.ports.topology import Impact, Reached
 from core.settings import Settings
 
@@ -72,8 +72,19 @@ def _reached(database: Database, direction: str, tenant: str, service: str, dept
 
 
 def _path(database: Database, tenant: str, origin: str, target: str) -> list[str]:
-    """Go from `origin` to the first, by its id, of the neighbours that are one step nearer to `target`."""
+    """Return the first shortest way by its ids, looked for again where a flow vanishes while it is looked for."""
     _require(database, tenant, origin)
+    for _ in range(TRIES):
+        if (path := _path_now(database, tenant, origin, target)) is not None:
+            return path
+    raise Unavailable("the topology changes while it is read", code="TOPOLOGY_UNAVAILABLE")
+
+
+def _path_now(database: Database, tenant: str, origin: str, target: str) -> list[str] | None:
+    """Go from `origin` to the first, by its id, of the neighbours that are one step nearer to `target`.
+
+    None: the flows are no longer those the distances were taken from.
+    """
     towards = _reached(database, "INBOUND", tenant, target, PATH_DEPTH_MAX)
     distance = {reached.service: reached.depth for reached in towards} | {target: 0}
     if origin not in distance:
@@ -84,7 +95,10 @@ def _path(database: Database, tenant: str, origin: str, target: str) -> list[str
     while path[-1] != target:
         nearer = distance[path[-1]] - 1
         following = (flow["target"] for flow in flows if flow["origin"] == path[-1])
-        path.append(min(service for service in following if distance[service] == nearer))
+        nearest = [service for service in following if distance[service] == nearer]
+        if not nearest:
+            return None
+        path.append(min(nearest))
     return path
 
 

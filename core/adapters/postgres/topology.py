@@ -18,6 +18,8 @@ PATH_DEPTH_MAX: Final = 64
 """A longer way is none. Also how far an outage is followed."""
 REACHED_MAX: Final = 10_000
 """The nearest of them are answered."""
+DEPTH_FIRST: Final = 8
+"""How far a walk looks at first, then twice as far each time: few graphs are deeper, and each step costs all flows."""
 
 TABLES: Final = {
     kind: Table(**described(kind)) for kind, shelf in SHELVES.items() if shelf.keeper == "topology"
@@ -75,8 +77,7 @@ class PostgresTopology(PostgresRecords):
         async with self._postgres.of_tenant(tenant) as connection:
             await _require(connection, tenant, origin)
             await _require(connection, tenant, target)
-            rows = await connection.fetch(_NEXT, tenant, target, PATH_DEPTH_MAX)
-        following = {row["origin"]: row["next"] for row in rows}
+            following = await _towards(connection, tenant, origin, target)
         path = [origin]
         while path[-1] != target:
             if path[-1] not in following:
@@ -114,7 +115,7 @@ _NEXT: Final = (
     " select flows.origin, found.depth + 1 from found join flows on flows.target = found.id"
     " where flows.tenant = $1 and found.depth < $3),"
     " distance as (select id, min(depth) as depth from found group by id)"
-    " select flows.origin, min(flows.target) as next from flows"
+    " select flows.origin, min(flows.target) as next, min(here.depth) as depth from flows"
     " join distance here on here.id = flows.origin join distance there on there.id = flows.target"
     " where flows.tenant = $1 and here.depth = there.depth + 1 group by flows.origin"
 )
@@ -123,8 +124,31 @@ _NEXT: Final = (
 async def _reached(
     connection: asyncpg.Connection, query: str, tenant: str, service: str, depth_max: int
 ) -> Sequence[Reached]:
-    rows = await connection.fetch(query, tenant, service, depth_max)
+    for depth in _depths(depth_max):
+        rows = await connection.fetch(query, tenant, service, depth)
+        if len(rows) == REACHED_MAX or not rows or rows[-1]["depth"] < depth:
+            break
     return [Reached(service=row["id"], depth=row["depth"]) for row in rows]
+
+
+async def _towards(
+    connection: asyncpg.Connection, tenant: str, origin: str, target: str
+) -> Mapping[str, str]:
+    """Return whom to go to next, from everywhere that is no farther from `target` than `origin` is."""
+    for depth in _depths(PATH_DEPTH_MAX):
+        rows = await connection.fetch(_NEXT, tenant, target, depth)
+        following = {row["origin"]: row["next"] for row in rows}
+        if origin in following or all(row["depth"] < depth for row in rows):
+            break
+    return following
+
+
+def _depths(depth_max: int) -> Iterator[int]:
+    depth = DEPTH_FIRST
+    while depth < depth_max:
+        yield depth
+        depth *= 2
+    yield depth_max
 
 
 async def _require(connection: asyncpg.Connection, tenant: str, service: str) -> None:
