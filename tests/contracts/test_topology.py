@@ -10,6 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from core.infrastructure.central_hub import open_hub
+from core.model import house_topology
 from core.model.records import Flow
 from core.ports.topology import Topology
 from core.settings import Settings
@@ -41,6 +42,16 @@ async def keeper(request: pytest.FixtureRequest, shared: Settings) -> AsyncItera
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_a_keeper_of_the_topology(keeper: Topology, check: Check) -> None:
     await check(keeper, f"t{secrets.token_hex(6)}")
+
+
+async def test_our_own_topology_says_what_an_outage_does(keeper: Topology) -> None:
+    tenant = f"t{secrets.token_hex(6)}"
+    await keeper.load(tenant, house_topology.SERVICES, house_topology.FLOWS, version=version())
+    queue = await keeper.impact(tenant, "queue")
+    assert far(queue.failing) == ["gateway 1", "worker-chain 1", "worker-database 1", "worker-trading 1"]
+    assert far(queue.degraded) == ["bridge 1", "connector 2"]
+    ticks = await keeper.impact(tenant, "ticks")
+    assert (far(ticks.failing), far(ticks.degraded)) == (["bridge 1"], ["worker-database 1", "connector 2"])
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
