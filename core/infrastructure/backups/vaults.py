@@ -106,7 +106,8 @@ class DirectoryVault:
 class S3Vault:
     """A prefix of a bucket. An object is there wholly once its upload has ended, or not at all.
 
-    Credentials and region come from where the AWS tools have them: environment, profile, instance.
+    Credentials and region come from where the AWS tools have them: environment, profile, instance. Left to itself
+    pyarrow would compress once more, and decompress, whatever is named .zst.
     """
 
     def __init__(self, bucket: str, prefix: str) -> None:
@@ -137,12 +138,18 @@ class S3Vault:
 
     @contextmanager
     def create(self, path: str) -> Iterator[BinaryIO]:
-        with _told(self.address), self._files.open_output_stream(f"{self._root}/{path}") as raw:
+        with (
+            _told(self.address),
+            self._files.open_output_stream(f"{self._root}/{path}", compression=None) as raw,
+        ):
             yield raw
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
-        with _told(self.address), self._files.open_input_stream(f"{self._root}/{path}") as raw:
+        with (
+            _told(self.address),
+            self._files.open_input_stream(f"{self._root}/{path}", compression=None) as raw,
+        ):
             yield raw
 
     def write_manifest(self, content: bytes) -> None:
