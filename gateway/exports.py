@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from core.errors.exceptions import Unavailable
-from core.messages.jobs import EXPORT_CONTENT_TYPES, Answer, ExportOrder, ExportQuery, Format
+from core.messages.jobs import EXPORT_CONTENT_TYPES, Answer, ExportFormat, ExportOrder, ExportQuery
 from gateway.parameters import parse
 from gateway.routing import Call
 
@@ -23,12 +23,13 @@ ANSWER_TIMEOUT_S: Final = 1_800
 STALL_S_MAX: Final = 60.0
 """A reader that takes nothing for this long gives its place to others."""
 SUFFIXES: Final = {
-    Format.JSON: "ndjson",
-    Format.CSV: "csv",
-    Format.ARROW: "arrows",
-    Format.PARQUET: "parquet",
+    ExportFormat.JSON: "ndjson",
+    ExportFormat.CSV: "csv",
+    ExportFormat.ARROW: "arrows",
+    ExportFormat.PARQUET: "parquet",
+    ExportFormat.MT5: "csv",
 }
-assert set(SUFFIXES) == set(Format), "every format has its suffix"
+assert set(SUFFIXES) == set(ExportFormat), "every format has its suffix"
 
 
 async def ticks(call: Call) -> Response:

@@ -160,7 +160,7 @@ def parse(request: Request, kind: type[Asked]) -> Asked:
     if given:
         raise Unfit("UNKNOWN_PARAMETER", dict.fromkeys(given, "there is no such parameter here"))
     if "format" in kind.__struct_fields__ and "format" not in fields:
-        fields["format"] = _accepted(request)
+        fields["format"] = _accepted(request).value
     try:
         return msgspec.convert(fields, kind, strict=False)
     except msgspec.ValidationError as e:

@@ -13,7 +13,7 @@ import structlog
 from core.errors.exceptions import Invalid
 from core.infrastructure.central_hub import Hub
 from core.infrastructure.import_manager import resolve
-from core.messages.jobs import EXPORT_CONTENT_TYPES, Answer, ExportOrder, ExportQuery, Format
+from core.messages.jobs import EXPORT_CONTENT_TYPES, Answer, ExportFormat, ExportOrder, ExportQuery
 from core.ports.answers import AnswerStreams, AnswerWriter
 from core.ports.jobs import JobFunction
 from core.ports.ticks import SourceRegistry, TickPages
@@ -30,8 +30,9 @@ TRIES: Final = 1
 """What its reader has read cannot be taken back, so a second run has nobody to write to."""
 PLACE_PATIENCE_S: Final = 0.5
 COLUMN_FILES: Final = {
-    Format.ARROW: "core.market.tick_files:ArrowFile",
-    Format.PARQUET: "core.market.tick_files:ParquetFile",
+    ExportFormat.ARROW: "core.market.tick_files:ArrowFile",
+    ExportFormat.PARQUET: "core.market.tick_files:ParquetFile",
+    ExportFormat.MT5: "core.market.mt5_files:TickCsvFile",
 }
 
 
@@ -108,7 +109,7 @@ def functions(hub: Hub, settings: Settings) -> Sequence[JobFunction]:
     return exports.functions()
 
 
-def _file(form: Format) -> _File:
+def _file(form: ExportFormat) -> _File:
     make: Callable[[], _File] = resolve(COLUMN_FILES[form]) if form in COLUMN_FILES else _Text
     return make()
 

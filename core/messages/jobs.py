@@ -60,8 +60,25 @@ CONTENT_TYPES: Final[dict[Format, str]] = {
     Format.PARQUET: "application/vnd.apache.parquet",
 }
 assert set(CONTENT_TYPES) == set(Format), "every format has its content type"
-EXPORT_CONTENT_TYPES: Final = {**CONTENT_TYPES, Format.JSON: "application/x-ndjson"}
+
+
+class ExportFormat(StrEnum):
+    """How a whole export is written. MT5: as MetaTrader 5 exports ticks, and imports them."""
+
+    JSON = "json"
+    CSV = "csv"
+    ARROW = "arrow"
+    PARQUET = "parquet"
+    MT5 = "mt5"
+
+
+EXPORT_CONTENT_TYPES: Final[dict[ExportFormat, str]] = {
+    **{ExportFormat(form): kind for form, kind in CONTENT_TYPES.items()},
+    ExportFormat.JSON: "application/x-ndjson",
+    ExportFormat.MT5: "text/tab-separated-values; charset=utf-8; header=present",
+}
 """What a whole export is: its JSON is one object a line."""
+assert set(EXPORT_CONTENT_TYPES) == set(ExportFormat), "every format of an export has its content type"
 CONTENT_FORMATS: Final = {kind.partition(";")[0]: form for form, kind in CONTENT_TYPES.items()}
 
 
@@ -140,7 +157,7 @@ class ExportQuery(Message, frozen=True, kw_only=True):
     start_ms: int | None = None
     stop_ms: int | None = None
     clock: TimeBase = TimeBase.SERVER
-    format: Format = Format.JSON
+    format: ExportFormat = ExportFormat.JSON
 
 
 class ExportOrder(Message, frozen=True, kw_only=True):

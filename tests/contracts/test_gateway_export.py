@@ -199,6 +199,16 @@ def test_json_comes_as_a_tick_a_line(http: httpx.Client) -> None:
     assert http.get("/v1/ticks/export?symbol=NOTHING").content == b""
 
 
+def test_a_file_for_metatrader_has_its_columns_and_leaves_out_what_did_not_change(http: httpx.Client) -> None:
+    answer = http.get("/v1/ticks/export?symbol=SOME&format=mt5")
+    assert answer.headers["content-type"].startswith("text/tab-separated-values")
+    assert answer.headers["content-disposition"] == 'attachment; filename="SOME.csv"'
+    head, first, *rest = answer.text.splitlines()
+    assert head == "<DATE>\t<TIME>\t<BID>\t<ASK>\t<LAST>\t<VOLUME>\t<FLAGS>"
+    assert first.split("\t")[2:] == ["1.1", "1.10012", "", "", "6"]
+    assert len(rest) == SOME - 1
+
+
 def test_the_file_is_named_after_its_symbol(http: httpx.Client) -> None:
     answer = http.get("/v1/ticks/export", params={"symbol": 'a"/\r\nX: é', "format": "csv"})
     assert answer.headers["content-disposition"] == 'attachment; filename="a____X___.csv"'

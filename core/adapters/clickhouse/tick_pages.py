@@ -14,7 +14,7 @@ from core.adapters.clickhouse.cursors import TickCursor
 from core.adapters.clickhouse.reading import STORE_FORMATS, Condition, Reads, between, of_sources
 from core.adapters.clickhouse.tick_reader import TICK_COLUMNS, continue_after, stop_at
 from core.errors.exceptions import Invalid
-from core.messages.jobs import ExportQuery, Format
+from core.messages.jobs import ExportFormat, ExportQuery, Format
 from core.settings import Settings
 
 PAGE_ROWS: Final = 65_536
@@ -25,9 +25,13 @@ SOURCE_ROWS_MIN: Final = 1_024
 SOURCES_PER_SELECT_MAX: Final = 50
 THREADS: Final = 1
 """An export takes what interactive reads leave."""
-PAGE_FORMATS: Final = {**STORE_FORMATS, Format.PARQUET: STORE_FORMATS[Format.ARROW]}
-"""A Parquet file is more than its pages: whoever writes it is given columns."""
-FOLLOWING_FORMATS: Final = {**PAGE_FORMATS, Format.CSV: "CSV"}
+PAGE_FORMATS: Final = {
+    **{ExportFormat(form): name for form, name in STORE_FORMATS.items()},
+    ExportFormat.PARQUET: STORE_FORMATS[Format.ARROW],
+    ExportFormat.MT5: STORE_FORMATS[Format.ARROW],
+}
+"""A Parquet file is more than its pages, and MT5's lines depend on each other: whoever writes them is given columns."""
+FOLLOWING_FORMATS: Final = {**PAGE_FORMATS, ExportFormat.CSV: "CSV"}
 """How pages behind the first are written: without a header."""
 
 
