@@ -2,8 +2,9 @@
 
 Tab separated; a price that has not changed is left empty. A cell is written where its value differs from the line
 before (before the first it is 0) or where the tick's flags say that it changed. So reading each empty cell as the value
-above it gives back every number exactly, and writing those again gives the same bytes. Numbers are the shortest text that
-reads as the same float64. This module loads pyarrow: only who writes such files imports it, through the Import Manager.
+above it gives back every number exactly, and writing those again gives the same bytes. Numbers are the shortest text
+that reads as the same float64. This module loads pyarrow: only who writes such files imports it, through the Import
+Manager.
 """
 
 from typing import Any, Final

@@ -38,14 +38,17 @@ ANSWERABLE: Final = {
 SOURCES: Final = ("gateway", "workers", "core/adapters")
 NOT_OVER_HTTP: Final = {
     # The bridge's and the operator's own.
+    "BACKUP_DISTURBED",
     "CLIENT_DISABLED",
     "CLIENT_EXISTS",
     "CLIENT_NOT_FOUND",
     "DRAIN_TIMEOUT",
     "LEASE_HELD",
+    "LEDGER_BUSY",
     "MIGRATION_RUNNING",
     "PORT_TAKEN",
     "PROBE_TIMEOUT",
+    "RESTORE_WHILE_RUNNING",
 }
 
 ROWS_STORED: Final = [
