@@ -49,6 +49,35 @@ class Problem(msgspec.Struct, kw_only=True):
     errors: list[ParameterProblem] | msgspec.UnsetType = msgspec.UNSET
 
 
+class HealthCheck(msgspec.Struct, kw_only=True):
+    """How one component stands, as one process sees it."""
+
+    componentId: Annotated[str, msgspec.Meta(description="Who has looked.")]  # noqa: N815 - the draft's names
+    componentType: str  # noqa: N815
+    status: Literal["pass", "warn", "fail"]
+    time: str | msgspec.UnsetType = msgspec.UNSET
+    observedValue: float | msgspec.UnsetType = msgspec.UNSET  # noqa: N815
+    observedUnit: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815
+    output: str | msgspec.UnsetType = msgspec.UNSET
+    version: str | msgspec.UnsetType = msgspec.UNSET
+    standIn: Annotated[  # noqa: N815
+        str | msgspec.UnsetType, msgspec.Meta(description="What keeps its tables instead.")
+    ] = msgspec.UNSET
+    lastError: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815
+    lastErrorTime: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815
+    waiting: int | msgspec.UnsetType = msgspec.UNSET
+    size: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class Health(msgspec.Struct, kw_only=True):
+    """draft-inadarei-api-health-check. Only `status` for who may not read the rest."""
+
+    status: Literal["pass", "warn", "fail"]
+    version: str | msgspec.UnsetType = msgspec.UNSET
+    releaseId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815
+    checks: dict[str, list[HealthCheck]] | msgspec.UnsetType = msgspec.UNSET
+
+
 class Tick(msgspec.Struct, kw_only=True):
     """One tick as it was stored. (time_msc, source, epoch, seq) is its place in the order."""
 

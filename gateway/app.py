@@ -18,6 +18,7 @@ from starlette.types import StatelessLifespan
 from core.errors.exceptions import TickgateError
 from core.infrastructure.central_hub import Hub, open_hub
 from core.infrastructure.config_manager import load_settings
+from core.infrastructure.health_watch import HealthWatch
 from core.infrastructure.process import die_with_parent, return_large_buffers
 from core.settings import Settings
 from core.telemetry import metrics
@@ -109,6 +110,7 @@ def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> 
                 revocations=hub["revocations"],
                 signer=signer,
                 unhealthy=lambda: _unhealthy(hub),
+                health=HealthWatch(hub, "gateway").report,
                 answer_streams=hub["answer_streams"],
                 exports=Places(settings.gateway.exports_max),
                 limits=Limits(settings.limits, hub["rate_limiter"]),

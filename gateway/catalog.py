@@ -27,6 +27,7 @@ from gateway import (
     docs,
     exports,
     health,
+    health_report,
     jobs,
     keys,
     market,
@@ -140,6 +141,19 @@ ENDPOINTS: Final = (
         answers={
             200: Content(description="Ready.", schema=answers.Readiness),
             503: Content(description="Not ready.", schema=answers.Readiness),
+        },
+    ),
+    Endpoint(
+        method="GET",
+        path="/health",
+        handler=health_report.health,
+        access=Access.PUBLIC,
+        rate=RateClass.PUBLIC,
+        answers={
+            200: Content(description="It works.", schema=answers.Health, types=(health_report.CONTENT_TYPE,)),
+            503: Content(
+                description="It cannot work.", schema=answers.Health, types=(health_report.CONTENT_TYPE,)
+            ),
         },
     ),
     Endpoint(

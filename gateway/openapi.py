@@ -29,7 +29,7 @@ from gateway.parameters import wire_of
 from gateway.routing import Content, Endpoint
 
 REFERENCE: Final = "#/components/schemas/{name}"
-JSON_TYPES: Final = ("application/json", "application/problem+json", FORM_TYPE)
+JSON_TYPES: Final = ("application/json", "application/problem+json", "application/health+json", FORM_TYPE)
 TEXT: Final = "text/"
 FORM: Final[Json] = {"additionalProperties": {"type": "string"}, "maxProperties": FIELDS_MAX}
 """A form holds so many fields at most, each of them a text; those nobody knows are ignored."""

@@ -8,6 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from core.messages.health import HealthReport
 from core.messages.message import Message
 from core.model.principals import Principal, Scope
 from core.ports.access import ApiKeys, Grants, Identity, Revocations, TokenVerifier
@@ -42,7 +43,8 @@ class RateClass(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What handlers work with. unhealthy: names what is not there, or nothing; exports: how many are being sent."""
+    """What handlers work with. unhealthy: names what is not there, or nothing; health: how the
+    gateway's own stores stand; exports: how many are being sent."""
 
     settings: Settings
     queue: JobQueue
@@ -56,6 +58,7 @@ class Services:
     revocations: Revocations
     signer: TokenSigner
     unhealthy: Callable[[], Awaitable[Mapping[str, str]]]
+    health: Callable[[], Awaitable[HealthReport]]
     answer_streams: AnswerStreams
     exports: Places
     limits: Limits

@@ -13,6 +13,7 @@ from core.errors.exceptions import Misconfigured, TickgateError
 from core.infrastructure import error_handler
 from core.infrastructure.central_hub import Hub, open_hub
 from core.infrastructure.config_manager import load_settings
+from core.infrastructure.health_watch import HealthWatch
 from core.infrastructure.process import die_with_parent, return_large_buffers
 from core.ports.jobs import QueueLimits
 from core.settings import Settings
@@ -47,7 +48,10 @@ async def run(settings: Settings, queue: QueueLimits) -> None:
             return
         hub = opening.result()
         port = settings.worker.port_of(queue.name)
-        await stack.enter_async_context(serve_health(settings.worker, port, lambda: _unhealthy(hub, queue)))
+        watch = HealthWatch(hub, f"worker-{queue.name}")
+        await stack.enter_async_context(
+            serve_health(settings.worker, port, lambda: _unhealthy(hub, queue), watch.report)
+        )
         schedules = [schedule for schedule in SCHEDULES if schedule.queue == queue.name]
         served = functions_of(queue.name, hub, settings)
         await hub["job_runner"].run(queue, served, error_handler.report, stop, schedules)

@@ -6,12 +6,14 @@ Beyond this machine anybody may ask whether it is alive and ready; why not, and 
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from core.errors.exceptions import Unavailable
 from core.infrastructure.exposure import is_local_caller
+from core.messages.health import HealthReport
 from core.settings import Secret, WorkerSettings
 from core.telemetry import metrics
 
@@ -26,9 +28,14 @@ def is_operator(request: web.Request, metrics_token: Secret) -> bool:
     return is_local_caller(request.remote or "", request.headers)
 
 
+Standing = Callable[[], Awaitable[HealthReport]]
+
+
 @asynccontextmanager
-async def serve_health(worker: WorkerSettings, port: int, unhealthy: Unhealthy) -> AsyncIterator[None]:
-    """Serve /livez, /readyz and /metrics. unhealthy: says what is wrong, or nothing.
+async def serve_health(
+    worker: WorkerSettings, port: int, unhealthy: Unhealthy, standing: Standing
+) -> AsyncIterator[None]:
+    """Serve /livez, /readyz, /health and /metrics. unhealthy: says what is wrong, or nothing; standing: of the stores.
 
     Raises:
         Unavailable: the port is taken.
@@ -43,13 +50,30 @@ async def serve_health(worker: WorkerSettings, port: int, unhealthy: Unhealthy) 
         body = msgspec.json.encode({"ready": not problem, "problem": told})
         return web.Response(body=body, status=503 if problem else 200, content_type="application/json")
 
+    async def health(request: web.Request) -> web.Response:
+        report = await standing()
+        told: dict[str, Any] = {"status": "fail" if report.failing else "pass"}
+        if is_operator(request, worker.metrics_token):
+            told |= {"observer": report.observer, "stores": report.stores}
+        status = 503 if report.failing else 200
+        return web.Response(
+            body=msgspec.json.encode(told), status=status, content_type="application/health+json"
+        )
+
     async def measured(request: web.Request) -> web.Response:
         if not is_operator(request, worker.metrics_token):
             return web.Response(status=403, text="only for operators\n")
         return web.Response(body=metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     app = web.Application()
-    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", measured)])
+    app.add_routes(
+        [
+            web.get("/livez", livez),
+            web.get("/readyz", readyz),
+            web.get("/health", health),
+            web.get("/metrics", measured),
+        ]
+    )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:

@@ -55,6 +55,7 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "workers.topology:functions",
             "workers.housekeeping:functions",
             "workers.probes:database_functions",
+            "workers.health_report:database_functions",
         ),
     ),
     "trading": Workshop(needs=_ALWAYS, functions=("workers.probes:trading_functions",)),

@@ -8,6 +8,8 @@ from typing import Any, Final, Self
 
 import click
 
+from core.infrastructure.deployment.health import StoreLine
+
 QUIET_S_MAX: Final = 15.0
 """Where no spinner shows life, what is being waited for is said this often."""
 
@@ -18,6 +20,14 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def store_table(stores: Sequence[StoreLine]) -> str:
+    """Return the stores in aligned columns; what stands in for one is named."""
+    rows = [
+        (line.name, line.state, f"{line.latency_ms:.1f} ms", line.problem or line.keeper) for line in stores
+    ]
+    return table(("store", "state", "answers in", "kept by"), rows)
 
 
 class Progress:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import click
 
 from core.cli.options import data_dir_option
-from core.cli.terminal import Progress, table
+from core.cli.terminal import Progress, store_table, table
 from core.errors.exceptions import Conflict, Invalid, Unavailable
 from core.infrastructure.deployment import health, shutdown
 from core.infrastructure.deployment.belongings import read_tree, remembered_port_base
@@ -205,6 +205,8 @@ def _summary(layout: Layout) -> str:
     return "\n".join(
         [
             table(("process", "pid", "port", "state"), rows),
+            "",
+            store_table(health.stores(layout)),
             "",
             f"data         {layout.root}",
             f"credentials  {layout.credentials_file}",

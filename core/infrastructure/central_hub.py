@@ -49,6 +49,11 @@ class Hub:
     def __contains__(self, name: str) -> bool:
         return name in self._services
 
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        """Of the services this process has open."""
+        return tuple(self._providers[name] for name in self._services)
+
     async def health(self) -> tuple[Health, ...]:
         """Ping every open service that answers pings, all at once, each for at most PING_TIMEOUT_S."""
         pinged = [name for name in self._services if self._providers[name].pinged]

@@ -14,6 +14,7 @@ class Provider:
     requires: services opened before it and handed to `opens`. pinged: whether health checks ask it `ping()`.
     schema: of a store, `module:attribute` of a function (service) -> the steps of its schema that were applied; a store
         whose schema is not this version's is not worked with.
+    store: what health reports call the store behind it; stand_in: what keeps its tables instead.
     """
 
     name: str
@@ -21,6 +22,8 @@ class Provider:
     requires: frozenset[str] = field(default_factory=frozenset)
     pinged: bool = False
     schema: str = ""
+    store: str = ""
+    stand_in: str = ""
 
 
 def _table(*providers: Provider) -> dict[str, Provider]:
@@ -33,24 +36,28 @@ PROVIDERS: Final = _table(
         opens="core.adapters.postgres.pool:open_pool",
         pinged=True,
         schema="core.adapters.postgres.schema:applied_steps",
+        store="postgres",
     ),
     Provider(
         name="clickhouse",
         opens="core.adapters.clickhouse.client:open_client",
         pinged=True,
         schema="core.adapters.clickhouse.schema:applied_steps",
+        store="clickhouse",
     ),
     Provider(
         name="redis",
         opens="core.adapters.redis.client:open_client",
         pinged=True,
         schema="core.adapters.redis.schema:applied_steps",
+        store="redis",
     ),
     Provider(
         name="weaviate",
         opens="core.adapters.weaviate.client:open_client",
         pinged=True,
         schema="core.adapters.weaviate.schema:applied_steps",
+        store="weaviate",
     ),
     Provider(name="postgres_dumps", opens="core.adapters.postgres.dumps:open_dumps"),
     Provider(
@@ -68,6 +75,7 @@ PROVIDERS: Final = _table(
         opens="core.adapters.arango.client:open_client",
         pinged=True,
         schema="core.adapters.arango.schema:applied_steps",
+        store="arango",
     ),
     Provider(
         name="sources",
@@ -119,11 +127,15 @@ PROVIDERS: Final = _table(
         name="similarity",
         opens="core.adapters.postgres.similarity:open_similarity",
         requires=frozenset({"postgres"}),
+        store="weaviate",
+        stand_in="pgvector in PostgreSQL",
     ),
     Provider(
         name="topology",
         opens="core.adapters.postgres.topology:open_topology",
         requires=frozenset({"postgres"}),
+        store="arango",
+        stand_in="recursive SQL in PostgreSQL",
     ),
     Provider(
         name="tick_store",

@@ -302,6 +302,7 @@ JOBS: Final = _table(
     JobKind(
         function="market.completeness", queue="database", request=CompletenessQuery, scope=Scope.MARKET_READ
     ),
+    JobKind(function="database.health", queue="database", request=Probe, scope=Scope.HEALTH_READ),
     JobKind(function="database.probe", queue="database", request=Probe, scope=Scope.QUEUES_READ),
     JobKind(function="trading.probe", queue="trading", request=Probe, scope=Scope.QUEUES_READ),
     JobKind(function="chain.probe", queue="chain", request=Probe, scope=Scope.QUEUES_READ),

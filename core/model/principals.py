@@ -24,6 +24,7 @@ class Scope(StrEnum):
     INCIDENTS_WRITE = "incidents:write"
     TOPOLOGY_READ = "topology:read"
     TOPOLOGY_WRITE = "topology:write"
+    HEALTH_READ = "health:read"
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
     DEAD_LETTERS_READ = "dead-letters:read"

@@ -9,7 +9,7 @@ from core.infrastructure.deployment.belongings import read_tree
 from core.infrastructure.deployment.layout import Layout
 from core.infrastructure.deployment.orphans import find_orphans
 from core.infrastructure.deployment.programs import Program
-from core.infrastructure.deployment.readiness import probe
+from core.infrastructure.deployment.readiness import probe, store_reports
 from core.infrastructure.deployment.supervision import Supervisor
 from core.infrastructure.deployment.wish import programs_of, recall
 
@@ -18,6 +18,7 @@ STOPPED: Final = "STOPPED"
 ORPHANED: Final = "ORPHANED"
 """It runs, and nobody supervises it: its supervisor was killed."""
 NOT_READY: Final = "NOT_READY"
+OBSERVER: Final = "worker-database"
 ALIVE: Final = frozenset({RUNNING, "STARTING"})
 
 
@@ -47,6 +48,33 @@ def report(layout: Layout) -> list[ProcessReport]:
         return _supervised(layout, programs)
     except Unavailable:
         return _unsupervised(layout, programs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreLine:
+    """One store as the database worker sees it. keeper: its version, or what stands in."""
+
+    name: str
+    keeper: str
+    state: str
+    latency_ms: float | None
+    problem: str = ""
+
+
+def stores(layout: Layout) -> list[StoreLine]:
+    """Ask the database worker how its stores stand, nothing while it does not answer."""
+    workers = [program for program in known_programs(layout) if program.name == OBSERVER]
+    reports = [report for worker in workers for report in store_reports(worker)]
+    return [
+        StoreLine(
+            name=report["store"],
+            keeper=report["stand_in"] or report["version"],
+            state="HEALTHY" if report["state"] == "pass" else "FAILING",
+            latency_ms=report["latency_ms"],
+            problem=report["error"],
+        )
+        for report in reports
+    ]
 
 
 def _supervised(layout: Layout, programs: Sequence[Program]) -> list[ProcessReport]:

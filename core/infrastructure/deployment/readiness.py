@@ -74,6 +74,19 @@ def _http(program: Program, path: str) -> Finding:
     return Finding(ready=False, problem=f"answers {response.status}: {_gist(body)}")
 
 
+def store_reports(program: Program) -> list[Mapping[str, Any]]:
+    """Return what a worker says of its stores, nothing while it does not answer."""
+    connection = http.client.HTTPConnection(HOST, program.port, timeout=PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", "/health")
+        told = json.loads(connection.getresponse().read(ANSWER_BYTES_MAX))
+    except (OSError, http.client.HTTPException, ValueError):
+        return []
+    finally:
+        connection.close()
+    return list(told.get("stores", ()))
+
+
 def _gist(body: bytes) -> str:
     return " ".join(body.decode(errors="replace").split())[:TEXT_LENGTH_MAX]
 
