@@ -15,7 +15,7 @@ PRODUCT = "Dragonfly 1.37"
 
 FULLY = frozenset(
     """
-    AUTH|CLIENT SETINFO|PING|SELECT|
+    AUTH|CLIENT SETINFO|INFO|PING|SELECT|
     DEL|EXISTS|EXPIRE|KEYS|PEXPIRE|PTTL|SCAN|UNLINK|
     HGETALL|HMGET|HSET|
     BLMPOP|LLEN|LRANGE|LREM|LTRIM|RPUSH|
@@ -91,6 +91,7 @@ SENT: dict[str, set[str]] = {
 CALLED: dict[str, set[str]] = {
     "ping": {"PING"},
     "get": {"GET"},
+    "info": {"INFO"},
     "set": {"SET"},
     "hset": {"HSET"},
     "hmget": {"HMGET"},

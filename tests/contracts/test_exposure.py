@@ -14,6 +14,7 @@ import pytest
 from joserfc.jwk import OKPKey
 
 from core.infrastructure.open_files import FILES_KEPT
+from core.messages.health import HealthReport
 from core.settings import Secret, Settings, WorkerSettings
 from tests.bridges import build_bridge, http_status
 from tests.engines import free_port
@@ -72,7 +73,11 @@ async def worker_health(token: str) -> AsyncIterator[str]:
         return "postgres: connection refused"
 
     settings = WorkerSettings(host=EVERYWHERE, health_port=free_port(), metrics_token=Secret(token))
-    async with serve_health(settings, settings.port_of("database"), unhealthy):
+
+    async def standing() -> HealthReport:
+        return HealthReport(observer="worker", stores=[])
+
+    async with serve_health(settings, settings.port_of("database"), unhealthy, standing):
         yield f"http://127.0.0.1:{settings.health_port}"
 
 

@@ -59,7 +59,7 @@ def test_every_job_has_a_queue_that_runs_and_a_function() -> None:
     nothing: Any = None
     reads = MarketReads(registry=nothing, reader=nothing, quotes_kept=nothing, certifier=nothing)
     exports = TickExports(limits=WorkerSettings(), registry=nothing, tick_pages=nothing, streams=nothing)
-    probes = {f"{queue}.probe" for queue in QUEUES}
+    probes = {f"{queue}.probe" for queue in QUEUES} | {"database.health"}
     records = [RecordJobs(kind=kind, keeper=nothing) for kind in SHELVES]
     searches = [SimilarityJobs(kind=kind, keeper=nothing) for kind in SEARCHED]
     graph = TopologyJobs(topology=nothing)
