@@ -37,8 +37,9 @@ ANSWERABLE: Final = {
 } - {"Corrupt", "Misconfigured", "Defect", "UnknownOutcome", "TickgateError"}
 SOURCES: Final = ("gateway", "workers", "core/adapters")
 NOT_OVER_HTTP: Final = {
-    # The bridge's and the operator's own.
+    # The bridge's, the cache's and the operator's own.
     "BACKUP_DISTURBED",
+    "CACHE_AWAY",
     "CLIENT_DISABLED",
     "CLIENT_EXISTS",
     "CLIENT_NOT_FOUND",
