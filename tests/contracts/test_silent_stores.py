@@ -18,6 +18,7 @@ from core.errors.exceptions import Unavailable
 from core.infrastructure.central_hub import open_hub
 from core.model.breaker import FAILURES_MAX
 from core.settings import Settings
+from core.telemetry import metrics
 from tests.engines import House, new_databases
 from tests.faults.proxy import Proxy
 
@@ -140,6 +141,50 @@ async def test_a_store_that_is_silent_from_the_start_is_waited_for_as_long_as_is
             async with open_hub(settings, {store.name}) as hub:
                 await store.ask(hub[store.name])
         assert time.monotonic() - began_s < PATIENCE_S
+
+
+@pytest.mark.parametrize("store", STORES, ids=lambda store: store.name)
+async def test_a_store_that_resets_every_connection_is_left_alone_until_it_takes_them(
+    shared: Settings, store: Store
+) -> None:
+    async with behind_a_proxy(shared, store) as (adapter, proxy):
+        await store.ask(adapter)
+        proxy.weather.refusing = True
+        proxy.cut()
+        for _ in range(FAILURES_MAX):
+            with pytest.raises(Unavailable):
+                await store.ask(adapter)
+        refused_before = _refused(store)
+        with pytest.raises(Unavailable):
+            await store.ask(adapter)
+        assert _refused(store) == refused_before + 1
+        proxy.weather.refusing = False
+        async with asyncio.timeout(20):
+            while not await _answers(store, adapter):
+                await asyncio.sleep(0.05)
+
+
+def _refused(store: Store) -> float:
+    return metrics.REGISTRY.get_sample_value("tickgate_store_refused_total", {"store": store.name}) or 0.0
+
+
+async def test_callers_who_give_up_do_not_make_a_silent_store_look_well(shared: Settings) -> None:
+    async with behind_a_proxy(shared, STORES[0]) as (postgres, proxy):
+        await _ask_postgres(postgres)
+        proxy.weather.frozen = True
+        try:
+            for _ in range(FAILURES_MAX):
+                with pytest.raises(Unavailable):
+                    await _ask_postgres(postgres)
+                with contextlib.suppress(TimeoutError, Unavailable):
+                    async with asyncio.timeout(COMMAND_S / 10):
+                        await _ask_postgres(postgres)
+            refused_before = _refused(STORES[0])
+            with pytest.raises(Unavailable):
+                await _ask_postgres(postgres)
+            assert _refused(STORES[0]) == refused_before + 1
+        finally:
+            proxy.weather.frozen = False
 
 
 async def test_no_more_than_the_pool_holds_are_served_and_the_rest_are_counted_as_waiting(

@@ -83,7 +83,8 @@ class ClickHouse:
 
     async def _judge(self, error: Exception) -> None:
         """Tell a store that is away from one that is only slow with what it was asked, or refuses it."""
-        if isinstance(error, DatabaseError):
+        # The driver's error for a network that failed is one of the database's errors, too.
+        if isinstance(error, DatabaseError) and not isinstance(error, OperationalError):
             self._breaker.succeeded()
         elif not isinstance(error, TimeoutError):
             self._breaker.failed()

@@ -44,7 +44,7 @@ class Postgres:
         if not self._breaker.admit():
             metrics.STORE_REFUSED.labels("postgres").inc()
             raise Unavailable("the ledger does not answer", code="LEDGER_UNAVAILABLE", detail="left alone")
-        answered = True
+        answered: bool | None = True
         try:
             with self.use.asking():
                 async with self._acquired() as connection:
@@ -63,10 +63,14 @@ class Postgres:
             raise Unavailable(
                 "the ledger cannot do it now", code="LEDGER_UNAVAILABLE", detail=repr(e)[:300]
             ) from e
+        except (asyncio.CancelledError, GeneratorExit):
+            # Whoever gives up has heard nothing: a silent store must not look well to the others for it.
+            answered = None
+            raise
         finally:
             if answered:
                 self._breaker.succeeded()
-            else:
+            elif answered is False:
                 self._breaker.failed()
 
     @asynccontextmanager
