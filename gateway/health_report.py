@@ -4,6 +4,7 @@ It fails where the gateway's own stores do not answer, for then nobody is served
 the rest still works. Who may not read it is told the status alone.
 """
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,6 +16,7 @@ from core.errors.exceptions import TickgateError
 from core.messages.health import HealthReport, StoreReport
 from core.messages.jobs import Probe
 from core.model.principals import Scope
+from core.ports.jobs import JobQueue
 from gateway.authentication import authenticate, is_operator
 from gateway.health import VERSION
 from gateway.problems import Challenged
@@ -27,12 +29,11 @@ WORKER: Final = "worker-database"
 
 
 class Watched:
-    """What the database worker last said, asked for at most once a second."""
+    """What the database worker says, asked for at most once a second; who comes meanwhile waits for that answer."""
 
     def __init__(self) -> None:
         self.at_s = -KEPT_S
-        self.report: HealthReport | None = None
-        self.problem = ""
+        self.asking: asyncio.Task[tuple[HealthReport | None, str]] | None = None
 
 
 _worker = Watched()
@@ -61,21 +62,21 @@ async def health(call: Call) -> Response:
 
 
 async def _of_the_worker(call: Call) -> tuple[HealthReport | None, str]:
-    if time.monotonic() - _worker.at_s >= KEPT_S:
+    if _worker.asking is None or (_worker.asking.done() and time.monotonic() - _worker.at_s >= KEPT_S):
         _worker.at_s = time.monotonic()
-        try:
-            answer = await call.services.queue.ask(
-                "database.health", Probe(), tenant="", timeout_ms=ASK_TIMEOUT_MS
-            )
-        except TickgateError as e:
-            _worker.report, _worker.problem = None, e.public
-        else:
-            if isinstance(answer, str):
-                _worker.report, _worker.problem = None, "no database worker answers"
-            else:
-                _worker.report = msgspec.json.decode(answer.body, type=HealthReport)
-                _worker.problem = ""
-    return _worker.report, _worker.problem
+        _worker.asking = asyncio.create_task(_ask_the_worker(call.services.queue))
+    # Whoever gives up must not take the answer away from the others.
+    return await asyncio.shield(_worker.asking)
+
+
+async def _ask_the_worker(queue: JobQueue) -> tuple[HealthReport | None, str]:
+    try:
+        answer = await queue.ask("database.health", Probe(), tenant="", timeout_ms=ASK_TIMEOUT_MS)
+    except TickgateError as e:
+        return None, e.public
+    if isinstance(answer, str):
+        return None, "no database worker answers"
+    return msgspec.json.decode(answer.body, type=HealthReport), ""
 
 
 async def _may_read(call: Call) -> bool:

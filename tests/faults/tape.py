@@ -24,6 +24,8 @@ WEEKEND_ROWS = 30_000
 WEEKEND_MS = 17 * 86_400_000
 """After so many rows the market is closed for so long, so that blocks span days and months again and again."""
 FACTS = "tape.json"
+END_AHEAD_S = 0.1
+"""The tape goes on for so long once its end is decided: a terminal must learn of the end before it gets there."""
 
 
 def make_tape(seed: int, rows: int) -> dict[str, Ticks]:
@@ -67,9 +69,11 @@ class Facts:
     rows: int
     end: int | None = None
 
+    def passed(self) -> int:
+        return min(self.rows, int(max(0.0, time.time() - self.started_at_s) * self.rate))
+
     def visible(self) -> int:
-        shown = min(self.rows, int(max(0.0, time.time() - self.started_at_s) * self.rate))
-        return shown if self.end is None else min(shown, self.end)
+        return self.passed() if self.end is None else min(self.passed(), self.end)
 
 
 class Tape:
@@ -85,14 +89,20 @@ class Tape:
         self._tell()
 
     def end(self) -> int:
-        """Let the tape end with what is visible now; return its length."""
+        """Let the tape end a moment from now; return its length."""
         if self._facts.end is None:
-            visible = self._facts.visible()
-            assert 0 < visible < self._facts.rows, f"the tape is too short: {visible} rows are visible"
-            self._facts = Facts(self._facts.started_at_s, self._facts.rate, self._facts.rows, visible)
-            self._tell()
-        assert self._facts.end is not None
+            self._tell_end()
+            while self._facts.passed() > self._facts.end:
+                # Told too late: the terminal may have shown more by then.
+                self._tell_end()
         return self._facts.end
+
+    def _tell_end(self) -> None:
+        facts = self._facts
+        end = facts.passed() + int(END_AHEAD_S * facts.rate) + 1
+        assert end < facts.rows, f"the tape is too short: {end} rows are visible"
+        self._facts = Facts(facts.started_at_s, facts.rate, facts.rows, end)
+        self._tell()
 
     def _tell(self) -> None:
         fresh = self.directory / f"{FACTS}.new"

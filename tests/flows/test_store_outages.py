@@ -8,6 +8,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -157,6 +158,14 @@ def test_a_worker_says_how_its_stores_stand(door: FrontDoor) -> None:
     assert len(told_by_worker.json()["stores"]) == 5
     from_afar = httpx.get(f"http://127.0.0.1:{port}/health", headers={"X-Forwarded-For": "203.0.113.9"})
     assert from_afar.json() == {"status": "pass"}
+
+
+def test_whoever_asks_while_the_worker_is_being_asked_is_told_what_it_says(http: httpx.Client) -> None:
+    def checks(_number: int) -> set[str]:
+        return set(http.get("/health").json()["checks"])
+
+    with ThreadPoolExecutor(8) as askers:
+        assert all("arango:responseTime" in found for found in askers.map(checks, range(64)))
 
 
 def test_a_worker_that_is_away_is_a_warning(door: FrontDoor, http: httpx.Client) -> None:
