@@ -58,7 +58,7 @@ def double_process(
 async def with_double(settings: Settings) -> AsyncIterator[Settings]:
     """Yield `settings` with the one double of this process, which lives until the process ends."""
     chosen = msgspec.structs.replace(settings, weaviate=_double_of_this_process())
-    await _bring_forward(chosen)
+    await bring_forward(chosen)
     yield chosen
 
 
@@ -80,11 +80,11 @@ def real_server() -> WeaviateSettings:
 def migrated(settings: Settings, weaviate: WeaviateSettings) -> Settings:
     """Return `settings` with a Weaviate whose schema has been brought forward."""
     chosen = msgspec.structs.replace(settings, weaviate=weaviate)
-    asyncio.run(_bring_forward(chosen))
+    asyncio.run(bring_forward(chosen))
     return chosen
 
 
-async def _bring_forward(settings: Settings) -> None:
+async def bring_forward(settings: Settings) -> None:
     async with open_schema(settings) as schema:
         for step in pending("weaviate", await schema.applied()):
             await schema.apply(step)

@@ -66,6 +66,16 @@ PROVIDERS: Final = _table(
         requires=frozenset({"clickhouse"}),
     ),
     Provider(
+        name="weaviate_dumps",
+        opens="core.adapters.weaviate.dumps:open_dumps",
+        requires=frozenset({"weaviate"}),
+    ),
+    Provider(
+        name="arango_dumps",
+        opens="core.adapters.arango.dumps:open_dumps",
+        requires=frozenset({"arango"}),
+    ),
+    Provider(
         name="redis_dumps",
         opens="core.adapters.redis.dumps:open_dumps",
         requires=frozenset({"redis"}),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from core.adapters.weaviate.client import Weaviate
 from core.adapters.weaviate.driver import (
     Filter,
     HybridFusion,
@@ -60,7 +61,9 @@ class WeaviateSimilarity(WeaviateRecords):
                 if key not in known or known[key].version != version
             ]
             if records:
-                await self._insert(collection, [data_object(kind, tenant, record) for record in records])
+                await inserted(
+                    self._weaviate, collection, [data_object(kind, tenant, record) for record in records]
+                )
         return len(ids)
 
     async def _several(
@@ -76,22 +79,6 @@ class WeaviateSimilarity(WeaviateRecords):
         )
         records = [record_of(kind, one) for one in found.objects]
         return {record.id: record for record in records}
-
-    async def _insert(self, collection: Collection, objects: Sequence[Any]) -> None:
-        """Insert or replace objects. Raises: Unavailable: some or all could not be kept."""
-
-        async def insert() -> Any:
-            try:
-                return (await collection.data.insert_many(objects)).errors
-            except WeaviateInsertManyAllFailedError as e:
-                return {0: e}
-
-        if errors := await self._weaviate.ask(insert):
-            first = next(iter(errors.values()))
-            detail = f"{len(errors)} of {len(objects)}: {getattr(first, 'message', first)}"[:300]
-            raise Unavailable(
-                "Weaviate could not keep all of them", code="SIMILARITY_UNAVAILABLE", detail=detail
-            )
 
     async def _nearest(self, collection: Collection, kind: RecordKind, likeness: Likeness) -> list[Match]:
         found = await self._weaviate.ask(
@@ -141,6 +128,21 @@ class WeaviateSimilarity(WeaviateRecords):
             )
         )
         return _matches(kind, found.objects, [one.metadata.score for one in found.objects])
+
+
+async def inserted(weaviate: Weaviate, collection: Collection, objects: Sequence[Any]) -> None:
+    """Insert or replace objects. Raises: Unavailable: some or all could not be kept."""
+
+    async def insert() -> Any:
+        try:
+            return (await collection.data.insert_many(objects)).errors
+        except WeaviateInsertManyAllFailedError as e:
+            return {0: e}
+
+    if errors := await weaviate.ask(insert):
+        first = next(iter(errors.values()))
+        detail = f"{len(errors)} of {len(objects)}: {getattr(first, 'message', first)}"[:300]
+        raise Unavailable("Weaviate could not keep all of them", code="SIMILARITY_UNAVAILABLE", detail=detail)
 
 
 def _matches(kind: RecordKind, objects: Sequence[Any], scores: Sequence[float | None]) -> list[Match]:

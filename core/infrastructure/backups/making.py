@@ -57,11 +57,9 @@ def service_of(store: str) -> str:
     return f"{store}_dumps"
 
 
-def dumped(settings: Settings) -> tuple[list[str], list[str]]:
-    """Return the stores behind the ledger that a backup holds, in order, and those in use that it does not."""
-    used = [store for store in DUMPED if store in stores_in_use(settings)]
-    held = [store for store in used if service_of(store) in PROVIDERS]
-    return held, [store for store in used if store not in held]
+def dumped(settings: Settings) -> list[str]:
+    """Return the stores behind the ledger that a backup holds, in order."""
+    return [store for store in DUMPED if store in stores_in_use(settings)]
 
 
 async def back_up(
@@ -108,9 +106,7 @@ async def _write(
     settings: Settings, vault: Vault, secret: Secret | None, layout: Layout | None, progress: Progress
 ) -> tuple[Manifest, bytes | None]:
     started_at = _now()
-    stores, left_out = dumped(settings)
-    for store in left_out:
-        progress.done(f"{store} is NOT in this backup: back it up by its own means")
+    stores = dumped(settings)
     salt = secrets.token_bytes(SALT_BYTES) if secret is not None else b""
     key = await asyncio.to_thread(key_of, secret, salt) if secret is not None else None
     writing = _Writing(vault=vault, key=key, progress=progress)
@@ -131,7 +127,6 @@ async def _write(
         finished_at=_now(),
         salt=salt.hex(),
         steps=steps,
-        left_out=left_out,
         parts=writing.parts,
     )
     return manifest, key

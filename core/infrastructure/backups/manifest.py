@@ -33,7 +33,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """steps: by store, the number and checksum of each step of its schema. salt: of the key, empty where there is none.
 
-    left_out: stores that were in use and are not in it. seal: a MAC of everything else here, made with the key.
+    seal: a MAC of everything else here, made with the key.
     """
 
     version: int
@@ -43,7 +43,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     compression: str = "zstd"
     salt: str = ""
     steps: dict[str, dict[int, str]]
-    left_out: list[str] = []
     parts: list[Part]
     seal: str = ""
 

@@ -61,14 +61,20 @@ async def require_fit(settings: Settings, vault: Vault, secret: Secret | None, p
 
     Raises:
         Corrupt: it is damaged, or was made with a step that was edited since. NotFound: there is none.
-        Misconfigured: no or another key, a newer version's, or one of stores that are not set up here.
+        Misconfigured: no or another key, a newer version's, or one of other stores than are set up here.
     """
     manifest, key = await check(vault, secret, progress)
-    here = {LEDGER, *dumped(settings)[0]}
-    if missing := {part.store for part in manifest.parts} - here - {FILES}:
+    here = {LEDGER, *dumped(settings)}
+    if missing := manifest.steps.keys() - here:
         raise Misconfigured(
             f"the backup holds {', '.join(sorted(missing))}, which is not set up here",
             code="STORE_NOT_SET_UP",
+        )
+    if unknown := here - manifest.steps.keys():
+        # Its records are among the ledger's, where nobody would look for them.
+        raise Misconfigured(
+            f"the backup was made without {', '.join(sorted(unknown))}, which is set up here",
+            code="STORE_NOT_IN_BACKUP",
         )
     for store, applied in manifest.steps.items():
         known = {step.number: step.checksum for step in steps(store)}
@@ -93,7 +99,7 @@ async def restore(settings: Settings, backup: Backup, progress: Progress, *, rep
     """
     manifest = backup.manifest
     await _migrate_to(settings, manifest, progress, replace=replace)
-    stores = [store for store in dumped(settings)[0] if store in manifest.steps]
+    stores = [store for store in dumped(settings) if store in manifest.steps]
     needs = {service_of(store) for store in (LEDGER, *stores)}
     async with open_hub(settings, needs, checked=False) as hub, AsyncExitStack() as stack:
         ledger: LedgerLoading = await stack.enter_async_context(hub[service_of(LEDGER)].loading())
