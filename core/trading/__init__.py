@@ -1,0 +1,1 @@
+"""Trading: what may be sent to a venue, decided without asking anybody."""
