@@ -99,6 +99,7 @@ class Order:
 
     price: of limit and stop-limit orders; stop_price: what triggers stop and stop-limit orders. expires_at_ms: of GTD
     alone. valid_for_ms: after this long it is not sent any more. reduce_only: may not open or turn a position.
+    position: the one it closes, on a hedging account. magic: the number the venue keeps with it, its strategy's.
     """
 
     id: str
@@ -116,8 +117,10 @@ class Order:
     expires_at_ms: int | None = None
     valid_for_ms: int | None = None
     reduce_only: bool = False
+    position: str = ""
     client_order_id: str = ""
     strategy: str = ""
+    magic: int = 0
     submitted_at_ms: int = 0
 
     @property

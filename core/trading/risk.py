@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final
 
 from core.model.orders import Order, Side, TimeInForce
-from core.trading.facts import Denial, Exposure, QuoteSeen, RiskFacts, RiskLimits, TradingState
+from core.model.risk import Denial, Exposure, QuoteSeen, RiskFacts, RiskLimits, TradingState
 
 Reason = tuple[str, str, Mapping[str, object]]
 Check = Callable[[Order, RiskFacts, RiskLimits], Iterator[Reason]]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.model.orders import Order, OrderType, Side, TimeInForce
-from core.trading.facts import (
+from core.model.risk import (
     AccountFacts,
     Exposure,
     InstrumentTerms,
