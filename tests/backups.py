@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import redis
 
 from core.infrastructure.backups.making import back_up
 from core.infrastructure.backups.manifest import Manifest
@@ -41,8 +42,11 @@ class Quiet:
 
 
 def empty_databases(house: House, redis_database: int) -> Settings:
-    """Return settings of databases that do not exist yet, and of a Redis database nobody else uses."""
+    """Return settings of databases that do not exist yet, and of a Redis database that is emptied for it."""
     name = f"t_{secrets.token_hex(6)}"
+    ours = house.settings.redis
+    with redis.Redis(port=ours.port, password=ours.password.reveal(), db=redis_database) as client:
+        client.flushdb()
     return msgspec.structs.replace(
         house.settings,
         postgres=msgspec.structs.replace(house.settings.postgres, database=name),
