@@ -52,7 +52,11 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Account(Body, frozen=True, kw_only=True):
-    """A trading account at a broker. leverage: 100 stands for 1:100."""
+    """A trading account at a broker. leverage: 100 stands for 1:100.
+
+    venue: who executes its orders, `none` where nobody does. `paper` fills them from the quotes of its source, `mt5` is
+    the terminal of its source. opening_balance: on paper.
+    """
 
     title: Title
     login: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
@@ -61,6 +65,12 @@ class Account(Body, frozen=True, kw_only=True):
     leverage: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
     trade_mode: Literal["demo", "contest", "real"] = "demo"
     margin_mode: Literal["netting", "hedging", "exchange"] = "hedging"
+    venue: Literal["none", "paper", "mt5"] = "none"
+    source: Annotated[str, msgspec.Meta(max_length=63, pattern=r"^[^\x00-\x20\x7f]*$")] = ""
+    opening_balance: Decimal = "100000"
+
+    def contradiction(self) -> str:
+        return "an account with a venue names its source" if self.venue != "none" and not self.source else ""
 
 
 class Instrument(Body, frozen=True, kw_only=True):

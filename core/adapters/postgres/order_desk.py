@@ -1,0 +1,153 @@
+"""Where orders come in: what the ledger knows when one is judged, read under the account's lock."""
+
+from typing import Any, Final
+
+from core.adapters.postgres.order_rows import (
+    ACCOUNT,
+    ASKED,
+    BOOK,
+    STANDS,
+    account_of,
+    instant,
+    json_of,
+    ms,
+    standing_of,
+)
+from core.adapters.postgres.record_tables import Table, described
+from core.adapters.postgres.work import PostgresWork
+from core.errors.exceptions import NotFound
+from core.model.ledger import DeskFacts, Listing, OrderEntry, Standing
+from core.model.orders import Order
+from core.model.records import RecordKind
+from core.model.risk import Exposure
+from core.model.venues import TradingAccount
+
+INSTRUMENTS: Final = Table(**described(RecordKind.INSTRUMENTS))
+UNCOUNTED: Final = "('QUEUED', 'SENDING', 'UNKNOWN')"
+"""States of orders a venue may not have heard of yet."""
+WORKING: Final = (
+    "('QUEUED', 'SENDING', 'UNKNOWN', 'ACCEPTED', 'PARTIALLY_FILLED', 'PENDING_CANCEL', 'PENDING_MODIFY')"
+)
+
+_LISTING: Final = (
+    f"select {ACCOUNT}, exists(select from sources s where s.tenant = a.tenant and s.name = a.source) as reachable"
+    " from accounts a where a.tenant = $1 and a.id = $2"
+)
+_INSTRUMENTS: Final = (
+    "with asked as (select base_currency, profit_currency, margin_currency from instruments"
+    " where tenant = $1 and symbol = $2)"
+    f" select {INSTRUMENTS.columns} from instruments i where tenant = $1 and (symbol = $2 or exists(select from asked"
+    " where asked.profit_currency <> $3 and ((i.base_currency, i.profit_currency) = (asked.profit_currency, $3)"
+    " or (i.base_currency, i.profit_currency) = ($3, asked.profit_currency)))) order by id limit 16"
+)
+_LOCK: Final = (
+    f"select {ACCOUNT}, {BOOK} from accounts a join account_books b on b.tenant = a.tenant and b.account = a.id"
+    " where a.tenant = $1 and a.id = $2 for update of b"
+)
+_FACTS: Final = f"""
+with moving as (
+    select symbol, side, volume - filled_volume as left_volume, notional, margin_needed, volume, filled_volume,
+        state in {UNCOUNTED} or updated_at > coalesce($6, '-infinity') as uncounted, state in {WORKING} as working
+    from orders where tenant = $1 and account = $2
+        and (state in {WORKING} or state = 'FILLED' and updated_at > coalesce($6, '-infinity'))
+), lately as (
+    select * from orders where tenant = $1 and account = $2 and submitted_at > clock_timestamp() - interval '60 s'
+)
+select clock_timestamp() as now,
+    (select coalesce(sum(case side when 'buy' then volume else -volume end), 0) from positions
+        where tenant = $1 and account = $2 and symbol = $3) as position,
+    (select coalesce(sum(left_volume), 0) from moving where working and symbol = $3 and side = 'buy') as buys,
+    (select coalesce(sum(left_volume), 0) from moving where working and symbol = $3 and side = 'sell') as sells,
+    (select coalesce(sum(margin_needed), 0) from moving where uncounted) as margin_moving,
+    (select coalesce(sum(case when uncounted then notional else notional * left_volume / volume end), 0)
+        from moving) as notional_moving,
+    (select count(*) from lately) as submits,
+    (select count(*) from lately where symbol = $3 and side = $4 and type = $5 and volume = $7
+        and price is not distinct from $8 and stop_price is not distinct from $9 and state <> 'DENIED'
+        and submitted_at > clock_timestamp() - make_interval(secs => $10)) as twins,
+    $11 <> '' and exists(select from orders where tenant = $1 and account = $2 and client_order_id = $11
+        and state <> 'DENIED') as id_used
+"""
+_COLUMNS: Final = (*ASKED, *STANDS, "state", "denials")
+_ADD: Final = (
+    f"with new_order as (insert into orders ({', '.join(_COLUMNS)}) values"
+    f" ({', '.join(f'${n}' for n in range(1, len(_COLUMNS) + 1))}) returning tenant, id, account, state, submitted_at,"
+    " traceparent), told as (insert into order_events (tenant, order_id, seq, old_state, new_state, what, detail,"
+    " traceparent, at) select tenant, id, 1, 'CREATED', state, case state when 'QUEUED' then 'order.submitted'"
+    " else 'order.denied' end, $%d, traceparent, submitted_at from new_order),"
+    % (len(_COLUMNS) + 1)
+    + " noted as (insert into order_outbox (tenant, account, order_id, command, due_at)"
+    " select tenant, account, id, 'send', submitted_at + interval '1 s' from new_order where state = 'QUEUED')"
+    " select submitted_at from new_order"
+)
+
+
+class PostgresOrderDesk:
+    """The `OrderDesk` port on PostgreSQL."""
+
+    async def listing(self, work: PostgresWork, account: str, symbol: str) -> Listing:
+        row = await work.connection.fetchrow(_LISTING, work.tenant, account)
+        if row is None:
+            raise NotFound(f"there is no account {account!r}", code="ACCOUNT_NOT_FOUND")
+        found = await work.connection.fetch(_INSTRUMENTS, work.tenant, symbol, row["currency"])
+        return Listing(
+            account=account_of(row) if row["venue"] != "none" else None,
+            reachable=row["reachable"],
+            instruments=tuple(INSTRUMENTS.record(one).body for one in found),
+        )
+
+    async def facts(
+        self, work: PostgresWork, order: Order, account: TradingAccount, window_ms: int
+    ) -> DeskFacts:
+        standing = await self.lock_account(work, account.id)
+        row = await work.connection.fetchrow(
+            _FACTS,
+            work.tenant,
+            order.account,
+            order.symbol,
+            order.side,
+            order.type,
+            instant(standing.viewed_at_ms),
+            order.volume,
+            order.price,
+            order.stop_price,
+            window_ms / 1_000,
+            order.client_order_id,
+        )
+        return DeskFacts(
+            now_ms=ms(row["now"]) or 0,
+            standing=standing,
+            exposure=Exposure(position=row["position"], working_buys=row["buys"], working_sells=row["sells"]),
+            margin_moving=row["margin_moving"],
+            notional_moving=row["notional_moving"],
+            submits=row["submits"],
+            twins=row["twins"],
+            id_used=row["id_used"],
+        )
+
+    async def lock_account(self, work: PostgresWork, account: str) -> Standing:
+        row = await work.connection.fetchrow(_LOCK, work.tenant, account)
+        if row is None:
+            # Its first order.
+            await work.connection.execute(
+                "insert into account_books (tenant, account) select tenant, id from accounts"
+                " where tenant = $1 and id = $2 on conflict do nothing",
+                work.tenant,
+                account,
+            )
+            row = await work.connection.fetchrow(_LOCK, work.tenant, account)
+        if row is None:
+            raise NotFound(f"there is no account {account!r}", code="ACCOUNT_NOT_FOUND")
+        return standing_of(account_of(row), row)
+
+    async def add(self, work: PostgresWork, entry: OrderEntry) -> OrderEntry:
+        detail = {"denials": [denial.code for denial in entry.denials]}
+        await work.connection.execute(_ADD, *values_of(entry), json_of(detail))
+        return entry
+
+
+def values_of(entry: OrderEntry) -> tuple[Any, ...]:
+    """Return what is written of a new order, in the order of the columns."""
+    asked = [getattr(entry.order, name) for name in ASKED]
+    stands = [getattr(entry, name) for name in STANDS]
+    return (*asked, *stands, entry.state, json_of(entry.denials))

@@ -1,0 +1,269 @@
+"""Where orders are moved on: one function changes an order's state, and writes down that it did."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from core.adapters.postgres.order_desk import WORKING, PostgresOrderDesk, values_of
+from core.adapters.postgres.order_rows import (
+    ACCOUNT,
+    ASKED,
+    ENTRY,
+    FILL,
+    HOLDING,
+    STANDS,
+    account_of,
+    entry_of,
+    holding_of,
+    instant,
+    json_of,
+    outbox_row_of,
+)
+from core.adapters.postgres.pool import Postgres
+from core.adapters.postgres.work import PostgresWork, work_of
+from core.errors.exceptions import Defect, NotFound
+from core.model.ledger import Break, Command, Fill, Holding, OrderEntry, OutboxRow, Standing
+from core.model.orders import OrderState, may_move
+from core.model.venues import OrderChange, TradingAccount
+from core.settings import Settings
+from core.telemetry.tracing import current_traceparent
+
+_INSTANTS: Final = {"sent_at_ms": "sent_at", "absent_since_ms": "absent_since"}
+_OF_ORDER: Final = frozenset(ASKED) - {"tenant", "id", "account", "symbol", "side", "type"}
+_OF_ENTRY: Final = frozenset(STANDS)
+_EVENT: Final = (
+    "insert into order_events (tenant, order_id, seq, old_state, new_state, what, detail, traceparent)"
+    " values ($1, $2, $3, $4, $5, $6, $7, $8)"
+)
+_DUE: Final = (
+    "update order_outbox o set due_at = clock_timestamp() + make_interval(secs => $2), tries = tries + 1"
+    " from (select id from order_outbox where due_at <= clock_timestamp() order by due_at limit $1"
+    " for update skip locked) due where o.id = due.id returning o.*"
+)
+
+
+class PostgresOrderLedger(PostgresOrderDesk):
+    """The `OrderLedger` port on PostgreSQL."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    def work(self, tenant: str) -> AbstractAsyncContextManager[PostgresWork]:
+        return work_of(self._postgres, tenant)
+
+    async def locked(self, work: PostgresWork, order_id: str) -> OrderEntry:
+        # The account's lock first, as everybody does, then the order as it is under it.
+        account = await work.connection.fetchval(
+            "select account from orders where tenant = $1 and id = $2", work.tenant, order_id
+        )
+        if account is None:
+            raise not_found(order_id)
+        await self.lock_account(work, account)
+        row = await work.connection.fetchrow(
+            f"select {ENTRY} from orders where tenant = $1 and id = $2 for update", work.tenant, order_id
+        )
+        return entry_of(row)
+
+    async def move(
+        self,
+        work: PostgresWork,
+        entry: OrderEntry,
+        state: OrderState,
+        *,
+        what: str,
+        detail: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> OrderEntry:
+        if state is not entry.state and not may_move(entry.state, state):
+            raise Defect(
+                f"an order may not go from {entry.state} to {state}",
+                code="ILLEGAL_MOVE",
+                detail=entry.order.id,
+            )
+        names, values = _assignments(changes)
+        places = [f"{name} = ${number}" for number, name in enumerate(names, 5)]
+        assigned = ", ".join(
+            ["state = $4", "version = version + 1", "updated_at = clock_timestamp()", *places]
+        )
+        key = (work.tenant, entry.order.id, entry.version)
+        row = await work.connection.fetchrow(
+            f"update orders set {assigned} where tenant = $1 and id = $2 and version = $3 returning {ENTRY}",
+            *key,
+            state,
+            *values,
+        )
+        if row is None:
+            raise Defect("an order was changed beside its lock", code="ORDER_VERSION", detail=entry.order.id)
+        event = (entry.version + 1, entry.state, state, what, json_of(dict(detail or {})))
+        await work.connection.execute(
+            _EVENT, work.tenant, entry.order.id, *event, current_traceparent() or ""
+        )
+        return entry_of(row)
+
+    async def put(
+        self, work: PostgresWork, entry: OrderEntry, command: Command, change: OrderChange | None = None
+    ) -> None:
+        await work.connection.execute(
+            "insert into order_outbox (tenant, account, order_id, command, detail) values ($1, $2, $3, $4, $5)",
+            work.tenant,
+            entry.order.account,
+            entry.order.id,
+            command,
+            json_of(change if change is not None else {}),
+        )
+
+    async def done(self, work: PostgresWork, order_id: str, command: Command) -> bool:
+        gone = await work.connection.execute(
+            "delete from order_outbox where tenant = $1 and order_id = $2 and command = $3",
+            work.tenant,
+            order_id,
+            command,
+        )
+        return bool(gone != "DELETE 0")
+
+    async def in_motion(self, work: PostgresWork, account: str) -> Sequence[OrderEntry]:
+        rows = await work.connection.fetch(
+            f"select {ENTRY} from orders where tenant = $1 and account = $2 and state in {WORKING} order by id",
+            work.tenant,
+            account,
+        )
+        return [entry_of(row) for row in rows]
+
+    async def by_venue_order(self, work: PostgresWork, account: str, ticket: str) -> OrderEntry | None:
+        row = await work.connection.fetchrow(
+            f"select {ENTRY} from orders where tenant = $1 and account = $2 and venue_order = $3",
+            work.tenant,
+            account,
+            ticket,
+        )
+        return None if row is None else entry_of(row)
+
+    async def adopt(self, work: PostgresWork, entry: OrderEntry) -> None:
+        columns = (*ASKED, *STANDS, "state", "denials")
+        places = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
+        await work.connection.execute(
+            f"insert into orders ({', '.join(columns)}) values ({places})", *values_of(entry)
+        )
+        event = (1, OrderState.CREATED, entry.state, "order.adopted", "{}", entry.traceparent)
+        await work.connection.execute(_EVENT, work.tenant, entry.order.id, *event)
+
+    async def record_fills(self, work: PostgresWork, fills: Sequence[Fill]) -> Sequence[Fill]:
+        fresh = []
+        for fill in fills:
+            values = [fill.order if name == "order_id" else getattr(fill, name) for name in FILL.split(", ")]
+            places = ", ".join(f"${number}" for number in range(2, len(values) + 2))
+            if await work.connection.fetchval(
+                f"insert into fills (tenant, {FILL}) values ($1, {places}) on conflict do nothing returning true",
+                work.tenant,
+                *values,
+            ):
+                fresh.append(fill)
+        return fresh
+
+    async def filled(self, work: PostgresWork, order_id: str) -> tuple[Decimal, Decimal | None]:
+        row = await work.connection.fetchrow(
+            "select coalesce(sum(volume), 0) as volume, sum(volume * price) / nullif(sum(volume), 0) as price"
+            " from fills where tenant = $1 and order_id = $2",
+            work.tenant,
+            order_id,
+        )
+        return row["volume"], row["price"]
+
+    async def holdings(self, work: PostgresWork, account: str) -> Sequence[Holding]:
+        rows = await work.connection.fetch(
+            f"select {HOLDING} from positions where tenant = $1 and account = $2 order by ticket",
+            work.tenant,
+            account,
+        )
+        return [holding_of(row) for row in rows]
+
+    async def hold(self, work: PostgresWork, account: str, holdings: Sequence[Holding]) -> None:
+        await work.connection.execute(
+            "delete from positions where tenant = $1 and account = $2", work.tenant, account
+        )
+        names = HOLDING.split(", ")
+        places = ", ".join(f"${number}" for number in range(2, len(names) + 2))
+        rows = [
+            (work.tenant, *(one.order if name == "order_id" else getattr(one, name) for name in names))
+            for one in holdings
+        ]
+        if rows:
+            await work.connection.executemany(
+                f"insert into positions (tenant, {HOLDING}) values ($1, {places})", rows
+            )
+
+    async def stand(self, work: PostgresWork, standing: Standing) -> None:
+        await work.connection.execute(
+            "update account_books set balance = $3, equity = $4, margin = $5, margin_free = $6, notional = $7,"
+            " day = $8, day_start_equity = $9, peak_equity = $10, consecutive_rejects = $11, deals_until_ms = $12,"
+            " viewed_at = $13, reconciled_at = $14 where tenant = $1 and account = $2",
+            work.tenant,
+            standing.account.id,
+            standing.balance,
+            standing.equity,
+            standing.margin,
+            standing.margin_free,
+            standing.notional,
+            standing.day,
+            standing.day_start_equity,
+            standing.peak_equity,
+            standing.consecutive_rejects,
+            standing.deals_until_ms,
+            instant(standing.viewed_at_ms),
+            instant(standing.reconciled_at_ms),
+        )
+
+    async def note_breaks(self, work: PostgresWork, account: str, breaks: Sequence[Break]) -> None:
+        for found in breaks:
+            await work.connection.execute(
+                "insert into breaks (tenant, account, sort, subject, detail) values ($1, $2, $3, $4, $5)",
+                work.tenant,
+                account,
+                found.sort,
+                found.subject,
+                json_of(found.detail),
+            )
+
+    async def due(self, limit: int, lease_s: float) -> Sequence[OutboxRow]:
+        async with self._postgres.acquire() as connection:
+            rows = await connection.fetch(_DUE, limit, lease_s)
+        return [outbox_row_of(row) for row in rows]
+
+    async def accounts(self) -> Sequence[TradingAccount]:
+        async with self._postgres.acquire() as connection:
+            rows = await connection.fetch(
+                f"select {ACCOUNT} from accounts a where a.venue <> 'none' and exists(select from sources s"
+                " where s.tenant = a.tenant and s.name = a.source) order by a.tenant, a.id"
+            )
+        return [account_of(row) for row in rows]
+
+
+def not_found(order_id: str) -> NotFound:
+    return NotFound(f"there is no order {order_id[:40]!r}", code="ORDER_NOT_FOUND")
+
+
+def _assignments(changes: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+    names: list[str] = []
+    values: list[Any] = []
+    for name, value in changes.items():
+        if name in _INSTANTS:
+            names.append(_INSTANTS[name])
+            values.append(instant(value))
+        elif name == "denials":
+            names.append(name)
+            values.append(msgspec.json.encode(value).decode())
+        else:
+            assert name in _OF_ORDER | _OF_ENTRY, f"{name} is a column that may change"
+            names.append(name)
+            values.append(value)
+    return names, values
+
+
+@asynccontextmanager
+async def open_order_ledger(
+    _settings: Settings, services: Mapping[str, Any]
+) -> AsyncIterator[PostgresOrderLedger]:
+    yield PostgresOrderLedger(services["postgres"])
