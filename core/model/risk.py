@@ -127,6 +127,15 @@ class RiskLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RiskRules:
+    """What holds for an order: the strictest limits and the worst state of every scope; halts: by scope and id."""
+
+    limits: RiskLimits
+    state: TradingState
+    halts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
     """Why an order is not sent. check: its place among the checks, from 1; numbers: what decided it, as text."""
 

@@ -20,7 +20,7 @@ from tests.engines import House, new_databases
 
 HASH = "0" * 64
 BYTES = "'\\x" + "00" * 32 + "'::bytea"
-UNBOUND = frozenset({"schema_steps", "revocations", "restores"})
+UNBOUND = frozenset({"schema_steps", "revocations", "restores", "order_moves"})
 """Tables of the whole house: no tenant's role may touch them."""
 
 ROWS: dict[str, str] = {
@@ -57,6 +57,17 @@ ROWS: dict[str, str] = {
     " values ('{tenant}', 'a', 'v', 't', 'store', true), ('{tenant}', 'b', 'v', 't', 'store', true)",
     "flows": "(tenant, id, version, origin, target, sort, required)"
     " values ('{tenant}', 'f', 'v', 'a', 'b', 'calls', true)",
+    "account_books": "(tenant, account) values ('{tenant}', 'a')",
+    "orders": "(tenant, id, account, symbol, side, type, time_in_force, volume, reduce_only, position, client_order_id,"
+    " strategy, magic, state, submitted_by) values ('{tenant}', '01HZZZZZZZZZZZZZZZZZZZZZZZ', 'a', 's', 'buy',"
+    " 'market', 'gtc', 1, false, '', '', '', 1, 'QUEUED', 'client:c')",
+    "order_events": "(tenant, order_id, seq, old_state, new_state, what) values ('{tenant}', 'o', 1, 'A', 'B', 'w')",
+    "order_outbox": "(tenant, account, order_id, command) values ('{tenant}', 'a', 'o', 'send')",
+    "fills": "(tenant, account, deal, venue_order, position, symbol, side, volume, price, profit, commission, at_ms)"
+    " values ('{tenant}', 'a', 'd', '1', '', 's', 'buy', 1, 1, 0, 0, 1)",
+    "positions": "(tenant, account, ticket, symbol, side, volume, price_open, order_id, opened_at_ms)"
+    " values ('{tenant}', 'a', 't', 's', 'buy', 1, 1, '', 1)",
+    "breaks": "(tenant, account, sort, subject, detail) values ('{tenant}', 'a', 'missing', 's', '{{}}')",
     "idempotency_keys": "(tenant, subject, key_hash, fingerprint, owner, lease_expires_at, expires_at)"
     f" values ('{{tenant}}', 's', {BYTES}, {BYTES}, gen_random_uuid(), now(), now())",
 }

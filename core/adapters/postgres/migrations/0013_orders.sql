@@ -97,7 +97,9 @@ insert into order_moves (old, new) values
     ('PENDING_MODIFY', 'CANCELED'), ('PENDING_MODIFY', 'EXPIRED'), ('PENDING_MODIFY', 'PENDING_CANCEL'),
     ('CANCELED', 'PARTIALLY_FILLED'), ('CANCELED', 'FILLED');
 
-create function refuse_illegal_move() returns trigger language plpgsql as $$
+-- Of its owner's rights, for tenants need not see the table of moves.
+create function refuse_illegal_move() returns trigger language plpgsql security definer set search_path = public, pg_temp
+as $$
 begin
     if tg_op = 'INSERT' then
         if new.state not in ('DENIED', 'QUEUED') and not new.external then
@@ -119,6 +121,7 @@ begin
     return new;
 end
 $$;
+revoke execute on function refuse_illegal_move() from public;
 create trigger legal_moves_only before insert or update on orders
     for each row execute function refuse_illegal_move();
 
@@ -213,4 +216,3 @@ $$;
 grant select, insert, update on account_books, orders to tickgate_tenant;
 grant select, insert on order_events, fills, breaks to tickgate_tenant;
 grant select, insert, update, delete on positions, order_outbox to tickgate_tenant;
-grant select on order_moves to tickgate_tenant;
