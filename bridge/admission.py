@@ -1,13 +1,12 @@
 """Admit a connector: who is it, may it write now, and from which seq does it go on?"""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from bridge.leases import LeaseKeeper
+from bridge.leases import LeaseKeeper, OnLost
 from core.errors.exceptions import Conflict, TickgateError, Unauthorized, Unavailable
 from core.messages.wire import VERSION, Cursor, Hello, Nack, NackCode, Resume
 from core.ports.ticks import Lease, Source, SourceRegistry, TickStore
@@ -59,13 +58,16 @@ class Door:
         except Unavailable as e:
             raise Refused(_unavailable(e)) from e
 
-    async def admit(self, hello: Hello, source: Source, on_lost: Callable[[], None]) -> Admission:
+    async def admit(self, hello: Hello, source: Source, on_lost: OnLost) -> Admission:
         """Take the lease, drain what may still be in flight, and read from the store where to go on.
 
         Raises: Refused.
         """
         try:
-            lease = await self.leases.take(source.name, on_lost)
+            lease = await self.leases.take(source, on_lost)
+        except Unauthorized as e:
+            # Its token has ended since it was looked at.
+            raise Refused(Nack(code=NackCode.UNAUTHORIZED, message=e.public)) from e
         except Conflict as e:
             nack = Nack(code=NackCode.LEASE_HELD, message=e.public, retry_ms=RETRY_MS)
             raise Refused(nack) from e

@@ -9,6 +9,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from bridge.admission import Admission, Refused
 from bridge.allowance import Allowance
+from bridge.leases import Loss
 from bridge.sessions import Sessions
 from bridge.sockets import closes, end
 from bridge.writer import LeaseLost, SourceWriter
@@ -256,7 +257,11 @@ class IngestConnection(WSListener):
         """End this connection because another one takes its place."""
         self._refuse(Nack(code=NackCode.SOURCE_BUSY, message=message))
 
-    def lose_lease(self) -> None:
+    def lose_lease(self, why: Loss) -> None:
+        if why is Loss.TOKEN_ENDED:
+            message = f"the token shown for {self._source} is good no more"
+            self._refuse(Nack(code=NackCode.UNAUTHORIZED, message=message))
+            return
         self._refuse(Nack(code=NackCode.LEASE_LOST, message="another bridge took over", retry_ms=1_000))
 
     def shut_down(self) -> None:

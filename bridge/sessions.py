@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from bridge.admission import Admission, Door, Refused
 from bridge.fanout import Fanout
-from bridge.leases import LeaseKeeper
+from bridge.leases import LeaseKeeper, Loss
 from bridge.peers import Peers
 from bridge.subscribers import Subscribers
 from bridge.writer import SourceWriter
@@ -30,7 +30,7 @@ class Connection(Protocol):
 
     def acknowledge(self, block: TickBlock) -> None: ...
     def replace(self, message: str) -> None: ...
-    def lose_lease(self) -> None: ...
+    def lose_lease(self, why: Loss) -> None: ...
     def shut_down(self) -> None: ...
 
 

@@ -35,6 +35,7 @@ from gateway import (
     oauth_metadata,
     queues,
     record_catalog,
+    source_catalog,
 )
 from gateway.door import Door, Doors
 from gateway.oauth_requests import FORM_TYPE
@@ -375,6 +376,7 @@ ENDPOINTS: Final = (
             404: _missing("There is no such key."),
         },
     ),
+    *source_catalog.ENDPOINTS,
     *record_catalog.ENDPOINTS,
 )
 

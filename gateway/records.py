@@ -79,7 +79,7 @@ def read(kind: RecordKind) -> Handler:
 def update(kind: RecordKind) -> Handler:
     async def update(call: Call) -> Response:
         parse(call.request, NoParameters)
-        record_id, expected = id_of(call), _expected(call)
+        record_id, expected = id_of(call), expected_version(call)
         body = _sound(parse_json(call, SHELVES[kind].body))
         asked = RecordUpdate(id=record_id, body=body, version=secrets.token_hex(16), expected=expected)
         answer = await _ask(call, kind, Deed.UPDATE, asked)
@@ -91,7 +91,7 @@ def update(kind: RecordKind) -> Handler:
 def delete(kind: RecordKind) -> Handler:
     async def delete(call: Call) -> Response:
         parse(call.request, NoParameters)
-        asked = RecordDeletion(id=id_of(call), expected=_expected(call))
+        asked = RecordDeletion(id=id_of(call), expected=expected_version(call))
         answer = await _ask(call, kind, Deed.DELETE, asked)
         return accepted(answer) if isinstance(answer, str) else Response(status_code=204)
 
@@ -135,7 +135,7 @@ def id_of(call: Call) -> str:
     return record_id
 
 
-def _expected(call: Call) -> str | None:
+def expected_version(call: Call) -> str | None:
     """Return the version If-Match names, None for any. A weak tag matches nothing. Source: RFC 9110, 13.1.1."""
     tags = call.request.headers.getlist("If-Match")
     if not tags:

@@ -15,6 +15,7 @@ from core.ports.access import ApiKeys, Grants, Identity, Revocations, TokenVerif
 from core.ports.answers import AnswerStreams
 from core.ports.idempotency import Claim, Idempotency
 from core.ports.jobs import DeadLetters, JobQueue, QueueControl
+from core.ports.sources import TenantSources
 from core.settings import Settings
 from gateway.limits import Limits
 from gateway.places import Places
@@ -56,6 +57,7 @@ class Services:
     idempotency: Idempotency
     grants: Grants
     revocations: Revocations
+    sources: TenantSources
     signer: TokenSigner
     unhealthy: Callable[[], Awaitable[Mapping[str, str]]]
     health: Callable[[], Awaitable[HealthReport]]

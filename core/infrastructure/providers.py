@@ -93,6 +93,11 @@ PROVIDERS: Final = _table(
         requires=frozenset({"postgres"}),
     ),
     Provider(
+        name="tenant_sources",
+        opens="core.adapters.postgres.tenant_sources:open_tenant_sources",
+        requires=frozenset({"postgres"}),
+    ),
+    Provider(
         name="identity",
         opens="core.adapters.postgres.identity:open_identity",
         requires=frozenset({"postgres"}),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from core.errors.exceptions import Forbidden, NotFound
+from core.errors.exceptions import Conflict, Forbidden, NotFound
 from core.infrastructure.central_hub import open_hub
 from core.model.keys import ApiKey, is_id, new_secret
 from core.model.principals import PrincipalKind
@@ -39,7 +39,10 @@ class NewSource:
 
 
 async def provision(settings: Settings, clients: Sequence[NewClient], sources: Sequence[NewSource]) -> None:
-    """Create or refresh `clients` and `sources`. Raises: Unavailable."""
+    """Create or refresh `clients` and `sources`.
+
+    A source that its tenant has closed stays closed. Raises: Conflict (code SOURCE_EXISTS), Unavailable.
+    """
     async with open_hub(settings, {"postgres"}) as hub, hub["postgres"].acquire() as connection:
         for client in clients:
             await connection.execute(
@@ -52,13 +55,19 @@ async def provision(settings: Settings, clients: Sequence[NewClient], sources: S
                 list(client.scopes),
             )
         for source in sources:
-            await connection.execute(
+            # Never given to another tenant: all its ticks would go with it.
+            kept = await connection.fetchval(
                 "insert into sources (name, tenant, token_hash) values ($1, $2, $3)"
-                " on conflict (name) do update set tenant = excluded.tenant, token_hash = excluded.token_hash",
+                " on conflict (name) do update set token_hash = excluded.token_hash"
+                " where sources.tenant = excluded.tenant returning true",
                 source.name,
                 source.tenant,
                 _hash(source.token),
             )
+            if not kept:
+                raise Conflict(
+                    f"the source {source.name!r} is another tenant's already", code="SOURCE_EXISTS"
+                )
 
 
 async def add_client(settings: Settings, client_id: str, tenant: str, scopes: Collection[str]) -> Secret:

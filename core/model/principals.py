@@ -32,6 +32,8 @@ class Scope(StrEnum):
     QUEUES_READ = "queues:read"
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
+    SOURCES_READ = "sources:read"
+    SOURCES_WRITE = "sources:write"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

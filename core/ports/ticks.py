@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One feed of ticks and the tenant it belongs to."""
+    """One feed of ticks and the tenant it belongs to. rotation: of the token that was shown for it."""
 
     name: str
     tenant: str
+    rotation: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +33,24 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The right to write one source's ticks. generation: grows with every holder; expires_in_s: from now."""
+    """The right to write one source's ticks. generation: grows with every holder; expires_in_s: from now.
+
+    rotation: of the token it was taken with.
+    """
 
     source: str
     holder: str
     generation: int
     expires_in_s: float
+    rotation: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """What became of leases, by source. ended: not renewed because the source is closed or has another token now."""
+
+    renewed: frozenset[str]
+    ended: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -190,20 +203,21 @@ class SourceRegistry(Protocol):
     async def sources_of(self, tenant: str) -> Sequence[str]:
         """Return the names of a tenant's sources. Raises: Unavailable."""
 
-    async def take_lease(self, source: str, holder: str, ttl_s: float) -> Lease:
+    async def take_lease(self, source: Source, holder: str, ttl_s: float) -> Lease:
         """Take or renew the lease. A holder takes its own lease back at once.
 
-        Raises: Conflict (code LEASE_HELD) while somebody else's has not run out, Unavailable.
+        Raises: Conflict (code LEASE_HELD) while somebody else's has not run out, Unauthorized: the token that was
+        shown for it is good no more. Unavailable.
         """
 
-    async def renew_leases(self, leases: Sequence[Lease], ttl_s: float) -> frozenset[str]:
-        """Renew, and return the sources whose lease is still ours. Raises: Unavailable."""
+    async def renew_leases(self, leases: Sequence[Lease], ttl_s: float) -> Renewal:
+        """Renew those that are still ours and whose token is still good. Raises: Unavailable."""
 
     async def release_lease(self, lease: Lease) -> None:
         """Give the lease up, if it is still ours. Raises: Unavailable."""
 
     async def record_tallies(self, source: str, epoch: int, tallies: Sequence[Tally]) -> None:
-        """Keep the newest tally of each symbol and day. Raises: Unavailable."""
+        """Keep the newest tally of each symbol and day, and how far the epoch is. Raises: Unavailable."""
 
     async def recorded_tallies(self, source: str, epoch: int, day: int | None) -> Sequence[Tally]:
         """Return the tallies kept, by symbol and day. Raises: Unavailable."""

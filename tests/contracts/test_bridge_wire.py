@@ -20,7 +20,8 @@ from core.market.checksum import checksum
 from core.messages import wire
 from core.messages.wire import Batch, FrameType, Nack, NackCode, TallyFrame, TallyItem
 from core.model.ticks import SymbolRun
-from tests.bridges import DAY_MS, SOURCE, Bridge, Wire, dial, http_status, make_rows
+from core.ports.ticks import Source
+from tests.bridges import DAY_MS, SOURCE, TENANT, Bridge, Wire, dial, http_status, make_rows
 
 
 @pytest.fixture
@@ -252,10 +253,11 @@ async def test_a_connector_that_hangs_up_while_it_is_admitted_leaves_no_lease(br
         async with dial(bridge) as hasty:
             await hasty.hello()
             hasty.socket.transport.abort()
+    source = Source(name=SOURCE, tenant=TENANT)
     async with open_hub(bridge.settings, {"sources"}) as hub, asyncio.timeout(10):
         while True:
             try:
-                await hub["sources"].take_lease(SOURCE, "another-bridge", 1.0)
+                await hub["sources"].take_lease(source, "another-bridge", 1.0)
             except Conflict:
                 await asyncio.sleep(0.05)
             else:

@@ -43,6 +43,7 @@ ASKED = {
     "/v1/completeness": "/v1/completeness",
     "/v1/marks": "/v1/marks?symbol=EURUSD",
     "/v1/keys": "/v1/keys",
+    "/v1/sources": "/v1/sources",
     "/v1/queues": "/v1/queues",
     "/v1/dead-letters": "/v1/dead-letters",
     **{f"/v1/{kind}": f"/v1/{kind}" for kind in SHELVES},

@@ -87,6 +87,7 @@ class Matrix:
     http: httpx.Client
     claims: dict[str, dict[str, Any]]
     keys: dict[tuple[str, ...], str] = field(default_factory=dict)
+    source: dict[str, str] = field(default_factory=dict)
 
     def token(self, client: str, **changes: Any) -> str:
         """Return a token as the gateway signs them, but for `changes`."""
@@ -153,11 +154,22 @@ class Matrix:
         """Return the ids of one of everything that paths can name, all of the owner."""
         served = {f"{e.method} {e.path}" for e in ENDPOINTS}
         plans = (plan for name, plan in PLANS.items() if "{id}" in name and name in served)
-        return [plan.owned(self)["id"] for plan in plans if plan.owned]
+        ids = [plan.owned(self)["id"] for plan in plans if plan.owned]
+        return [*ids, self.one_source()["name"]]
 
     def made_key(self) -> dict[str, str]:
         answer = self.http.post("/v1/keys", json=KEY, headers={**self.owner(), **named()})
         return {"id": answer.json()["id"]}
+
+    def made_source(self) -> dict[str, str]:
+        answer = self.http.post("/v1/sources", json={"label": "made"}, headers={**self.owner(), **named()})
+        assert answer.status_code == 201, answer.text
+        return {"name": answer.json()["name"]}
+
+    def one_source(self) -> dict[str, str]:
+        """Return the same one each time: a tenant may have so many."""
+        self.source = self.source or self.made_source()
+        return self.source
 
     def finished_job(self) -> dict[str, str]:
         accepted = self.http.get("/v1/symbols", headers={**self.owner(), "Prefer": "wait=0"})
@@ -210,6 +222,11 @@ PLANS: dict[str, Plan] = {
     # A key rotates itself and the keys made with it; this one was made with a token.
     "POST /v1/keys/{id}/rotate": Plan(json={}, owned=Matrix.made_key, by_key=frozenset({403})),
     "DELETE /v1/keys/{id}": Plan(owned=Matrix.made_key, answers=frozenset({204})),
+    "POST /v1/sources": Plan(json={"label": "new"}, answers=frozenset({201})),
+    "GET /v1/sources/{name}": Plan(owned=Matrix.one_source),
+    "PUT /v1/sources/{name}": Plan(json={"title": "x"}, owned=Matrix.one_source, headers={"If-Match": "*"}),
+    "POST /v1/sources/{name}/token": Plan(owned=Matrix.one_source),
+    "DELETE /v1/sources/{name}": Plan(owned=Matrix.made_source, answers=frozenset({204})),
     "GET /v1/ticks": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/ticks/export": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/bars": Plan(query={"symbol": "EURUSD"}),

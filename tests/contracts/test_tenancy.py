@@ -161,9 +161,9 @@ async def test_a_row_for_another_tenant_is_refused(settings: Settings, table: st
         assert isinstance(refused.value.__cause__, asyncpg.InsufficientPrivilegeError)
 
 
-@pytest.mark.parametrize("table", ["api_keys", "idempotency_keys"])
+@pytest.mark.parametrize("table", ["api_keys", "idempotency_keys", "sources"])
 async def test_another_tenants_row_is_neither_changed_nor_deleted(settings: Settings, table: str) -> None:
-    column = {"api_keys": "revoked_at", "idempotency_keys": "lease_expires_at"}[table]
+    column = {"api_keys": "revoked_at", "idempotency_keys": "lease_expires_at", "sources": "closed_at"}[table]
     async with filled(settings) as postgres:
         async with postgres.of_tenant("rival") as connection:
             changed = await connection.execute(f"update {table} set {column} = now()")

@@ -80,9 +80,9 @@ class ModelLedger:
     async def epoch_of(self, source: str, install: str) -> int:
         return 1
 
-    async def take_lease(self, source: str, holder: str, ttl_s: float) -> Lease:
+    async def take_lease(self, source: Source, holder: str, ttl_s: float) -> Lease:
         self.generation += 1
-        return Lease(source=source, holder=holder, generation=self.generation, expires_in_s=ttl_s)
+        return Lease(source=source.name, holder=holder, generation=self.generation, expires_in_s=ttl_s)
 
     async def release_lease(self, lease: Lease) -> None:
         return None

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
+
 from core.adapters.postgres.pool import Postgres
 from core.errors.exceptions import Conflict, Unauthorized
 from core.messages.wire import Notice
 from core.model.ticks import Tally
-from core.ports.ticks import Dropped, ExpiredMonth, Lease, Source
+from core.ports.ticks import Dropped, ExpiredMonth, Lease, Renewal, Source
 from core.settings import Settings
 
 
@@ -22,11 +24,14 @@ class PostgresSources:
 
     async def authenticate(self, source: str, token: str) -> Source:
         async with self._postgres.acquire() as connection:
-            row = await connection.fetchrow("select tenant, token_hash from sources where name = $1", source)
+            row = await connection.fetchrow(
+                "select tenant, token_hash, rotation from sources where name = $1 and closed_at is null",
+                source,
+            )
         given = hashlib.sha256(token.encode()).hexdigest()
         if row is None or not hmac.compare_digest(given, row["token_hash"]):
             raise Unauthorized("unknown source or wrong token")
-        return Source(name=source, tenant=row["tenant"])
+        return Source(name=source, tenant=row["tenant"], rotation=row["rotation"])
 
     async def has_forgotten(self, source: str, install: str) -> bool:
         async with self._postgres.acquire() as connection:
@@ -63,42 +68,58 @@ class PostgresSources:
             rows = await connection.fetch("select name from sources where tenant = $1 order by name", tenant)
         return [row["name"] for row in rows]
 
-    async def take_lease(self, source: str, holder: str, ttl_s: float) -> Lease:
+    async def take_lease(self, source: Source, holder: str, ttl_s: float) -> Lease:
         async with self._postgres.acquire() as connection:
             generation = await connection.fetchval(
-                "insert into source_leases as held (source, holder, generation, expires_at)"
-                " values ($1, $2, 1, now() + make_interval(secs => $3))"
+                "insert into source_leases as held (source, holder, generation, expires_at, rotation, seen_at)"
+                " select name, $2, 1, now() + make_interval(secs => $3), rotation, now() from sources"
+                " where name = $1 and rotation = $4 and closed_at is null"
                 " on conflict (source) do update set holder = $2, generation = held.generation + 1,"
-                " expires_at = excluded.expires_at"
+                " expires_at = excluded.expires_at, rotation = excluded.rotation, seen_at = excluded.seen_at"
                 " where held.holder = $2 or held.expires_at < now()"
                 " returning generation",
-                source,
+                source.name,
                 holder,
                 ttl_s,
+                source.rotation,
             )
+            if generation is None and await _ended(connection, {source.name: source.rotation}):
+                raise Unauthorized(f"the token shown for {source.name} is good no more")
         if generation is None:
-            raise Conflict(f"another bridge holds the lease of {source}", code="LEASE_HELD")
-        return Lease(source=source, holder=holder, generation=generation, expires_in_s=ttl_s)
+            raise Conflict(f"another bridge holds the lease of {source.name}", code="LEASE_HELD")
+        return Lease(
+            source=source.name,
+            holder=holder,
+            generation=generation,
+            expires_in_s=ttl_s,
+            rotation=source.rotation,
+        )
 
-    async def renew_leases(self, leases: Sequence[Lease], ttl_s: float) -> frozenset[str]:
+    async def renew_leases(self, leases: Sequence[Lease], ttl_s: float) -> Renewal:
         async with self._postgres.acquire() as connection:
             rows = await connection.fetch(
-                "update source_leases as held set expires_at = now() + make_interval(secs => $4)"
-                " from unnest($1::text[], $2::text[], $3::bigint[]) as ours (source, holder, generation)"
+                "update source_leases as held"
+                " set expires_at = now() + make_interval(secs => $4), seen_at = now()"
+                " from unnest($1::text[], $2::text[], $3::bigint[]) as ours (source, holder, generation), sources"
                 " where held.source = ours.source and held.holder = ours.holder"
                 " and held.generation = ours.generation and held.expires_at >= now()"
+                " and sources.name = held.source and sources.rotation = held.rotation"
+                " and sources.closed_at is null"
                 " returning held.source",
                 [lease.source for lease in leases],
                 [lease.holder for lease in leases],
                 [lease.generation for lease in leases],
                 ttl_s,
             )
-        return frozenset(row["source"] for row in rows)
+            renewed = frozenset(row["source"] for row in rows)
+            shown = {lease.source: lease.rotation for lease in leases if lease.source not in renewed}
+            ended = await _ended(connection, shown) if shown else frozenset()
+        return Renewal(renewed=renewed, ended=ended)
 
     async def release_lease(self, lease: Lease) -> None:
         async with self._postgres.acquire() as connection:
             await connection.execute(
-                "update source_leases set expires_at = '-infinity'"
+                "update source_leases set expires_at = '-infinity', seen_at = now()"
                 " where source = $1 and holder = $2 and generation = $3",
                 lease.source,
                 lease.holder,
@@ -106,7 +127,7 @@ class PostgresSources:
             )
 
     async def record_tallies(self, source: str, epoch: int, tallies: Sequence[Tally]) -> None:
-        async with self._postgres.acquire() as connection:
+        async with self._postgres.acquire() as connection, connection.transaction():
             await connection.executemany(
                 "insert into source_tallies as kept"
                 " (source, epoch, symbol, day, rows, first_seq, last_seq, checksum)"
@@ -118,6 +139,12 @@ class PostgresSources:
                     (source, epoch, t.symbol, t.day, t.rows, t.first_seq, t.last_seq, t.checksum)
                     for t in tallies
                 ],
+            )
+            await connection.execute(
+                "update source_epochs set tallied_seq = $3 where source = $1 and epoch = $2 and tallied_seq < $3",
+                source,
+                epoch,
+                max((tally.last_seq for tally in tallies), default=0),
             )
 
     async def recorded_tallies(self, source: str, epoch: int, day: int | None) -> Sequence[Tally]:
@@ -183,6 +210,17 @@ class PostgresSources:
                     for (source, epoch), (rows, last_seq) in month.contents.items()
                 ],
             )
+
+
+async def _ended(connection: asyncpg.Connection, shown: Mapping[str, int]) -> frozenset[str]:
+    """Return those sources that are closed, or have another token than that of the rotation shown."""
+    rows = await connection.fetch(
+        "select shown.name from unnest($1::text[], $2::integer[]) as shown (name, rotation) join sources using (name)"
+        " where sources.closed_at is not null or sources.rotation <> shown.rotation",
+        list(shown),
+        list(shown.values()),
+    )
+    return frozenset(row["name"] for row in rows)
 
 
 @asynccontextmanager
