@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from core.messages import wire
 from core.messages.wire import FrameType, NackCode, TallyFrame, TallyItem
 from tests import gateways
 from tests.bridges import DAY_MS, Bridge, Wire, build_bridge, dial, make_rows
+from tests.connectors import SIMULATED, build_connector
 from tests.engines import House, wait_for
 from tests.gateways import FrontDoor
 
@@ -163,6 +165,30 @@ async def test_a_rotation_cuts_the_connected_and_lets_the_new_token_go_on(
         resume = await client.resume(**who(rotated))
         assert (resume.epoch, resume.next_seq) == (1, 11)
         assert await still_connected(client)
+
+
+def test_a_connector_goes_on_without_a_hole_once_it_has_the_new_token(
+    place: Place, ours: httpx.Client, tmp_path: Path
+) -> None:
+    source = made(ours)
+    connector = build_connector(
+        place.bridge.port, tmp_path, SIMULATED, {}, source=source["name"], token=source["token"]
+    )
+    connector.start()
+    try:
+        wait_for(lambda: connector.status().get("acked_seq"), "ticks being stored")
+        rotated = post(ours, f"/v1/sources/{source['name']}/token").json()
+        wait_for(lambda: connector.status().get("problem"), "the connector being cut off")
+        made_meanwhile = connector.status()["next_seq"]
+        connector.stop()
+        connector.environment["TICKGATE_CONNECTOR_TOKEN"] = rotated["token"]
+        connector.start()
+        wait_for(lambda: connector.status().get("acked_seq", 0) >= made_meanwhile, "the connector going on")
+    finally:
+        connector.stop()
+    assert connector.status()["epoch"] == 1
+    certificates = ours.get("/v1/completeness", params={"source": source["name"]}).json()["items"]
+    assert [certificate["problems"] for certificate in certificates] == [[]]
 
 
 async def test_closing_cuts_the_connected_and_keeps_its_ticks(place: Place, ours: httpx.Client) -> None:
