@@ -202,9 +202,8 @@ async def test_closing_cuts_the_connected_and_keeps_its_ticks(place: Place, ours
     await refused(place.bridge, source)
     page = ours.get("/v1/ticks", params={"symbol": "EURUSD", "source": source["name"]})
     assert len(page.json()["items"]) == 10
-    state = shown(ours, source["name"])
-    assert state["closed_at_ms"] is not None
-    assert not state["connected"]
+    wait_for(lambda: not shown(ours, source["name"])["connected"], "its lease being let go")
+    assert shown(ours, source["name"])["closed_at_ms"] is not None
 
 
 async def cut_within_a_lease(client: Wire) -> None:
