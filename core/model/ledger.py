@@ -103,7 +103,7 @@ class Standing:
     """How an account stands, as its venue last said at viewed_at_ms; None: never.
 
     notional: of its positions, in its currency. reconciled_at_ms: when everything here and there was last matched.
-    day: the one day_start_equity is of, in UTC.
+    day: the one day_start_equity is of, in UTC. moves: of its orders, ever.
     """
 
     account: TradingAccount
@@ -117,6 +117,7 @@ class Standing:
     peak_equity: Decimal | None = None
     consecutive_rejects: int = 0
     deals_until_ms: int = 0
+    moves: int = 0
     viewed_at_ms: int | None = None
     reconciled_at_ms: int | None = None
 

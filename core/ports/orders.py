@@ -48,6 +48,9 @@ class OrderLedger(OrderDesk, Protocol):
     def work(self, tenant: str) -> AbstractAsyncContextManager[Work]:
         """Open a transaction for the tenant; it commits when left without an error. Raises: Unavailable."""
 
+    async def now_ms(self, work: Work) -> int:
+        """Return the clock all times here are told by. Raises: Unavailable."""
+
     async def lock_account(self, work: Work, account: str) -> Standing:
         """Lock an account until the work ends. Raises: NotFound (code ACCOUNT_NOT_FOUND), Unavailable."""
 

@@ -20,6 +20,7 @@ from core.adapters.postgres.order_rows import (
     holding_of,
     instant,
     json_of,
+    ms,
     outbox_row_of,
 )
 from core.adapters.postgres.pool import Postgres
@@ -53,6 +54,9 @@ class PostgresOrderLedger(PostgresOrderDesk):
 
     def work(self, tenant: str) -> AbstractAsyncContextManager[PostgresWork]:
         return work_of(self._postgres, tenant)
+
+    async def now_ms(self, work: PostgresWork) -> int:
+        return ms(await work.connection.fetchval("select clock_timestamp()")) or 0
 
     async def locked(self, work: PostgresWork, order_id: str) -> OrderEntry:
         # The account's lock first, as everybody does, then the order as it is under it.
@@ -90,7 +94,9 @@ class PostgresOrderLedger(PostgresOrderDesk):
         )
         key = (work.tenant, entry.order.id, entry.version)
         row = await work.connection.fetchrow(
-            f"update orders set {assigned} where tenant = $1 and id = $2 and version = $3 returning {ENTRY}",
+            f"with moved as (update orders set {assigned} where tenant = $1 and id = $2 and version = $3"
+            f" returning {ENTRY}), counted as (update account_books b set moves = moves + 1 from moved"
+            " where b.tenant = moved.tenant and b.account = moved.account) select * from moved",
             *key,
             state,
             *values,

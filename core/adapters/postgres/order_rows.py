@@ -56,7 +56,7 @@ ENTRY: Final = ", ".join(
 ACCOUNT: Final = "a.tenant, a.id, a.venue, a.source, a.currency, a.leverage, a.margin_mode, a.opening_balance"
 BOOK: Final = (
     "b.balance, b.equity, b.margin, b.margin_free, b.notional, b.day, b.day_start_equity, b.peak_equity,"
-    " b.consecutive_rejects, b.deals_until_ms, b.viewed_at, b.reconciled_at"
+    " b.consecutive_rejects, b.deals_until_ms, b.moves, b.viewed_at, b.reconciled_at"
 )
 FILL: Final = (
     "account, deal, order_id, venue_order, position, symbol, side, volume, price, profit, commission, at_ms"
@@ -120,6 +120,7 @@ def standing_of(account: TradingAccount, row: asyncpg.Record) -> Standing:
         peak_equity=row["peak_equity"],
         consecutive_rejects=row["consecutive_rejects"] or 0,
         deals_until_ms=row["deals_until_ms"] or 0,
+        moves=row["moves"] or 0,
         viewed_at_ms=ms(row["viewed_at"]),
         reconciled_at_ms=ms(row["reconciled_at"]),
     )

@@ -19,6 +19,7 @@ create table account_books (
     peak_equity numeric,
     consecutive_rejects integer not null default 0,
     deals_until_ms bigint not null default 0,
+    moves bigint not null default 0,
     viewed_at timestamptz,
     reconciled_at timestamptz,
     primary key (tenant, account)

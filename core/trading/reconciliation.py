@@ -1,0 +1,328 @@
+"""What the ledger has and what a venue has, held against each other: matched, missing, external, or not as much.
+
+The same comparison brings in what happened at the venue by itself: pending orders that were filled, stops that were
+hit. Deals are the truth for fills; the venue is the truth for what works and what is held.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final
+
+import structlog
+
+from core.model.ledger import (
+    Break,
+    BreakSort,
+    Command,
+    Holding,
+    OrderEntry,
+    Standing,
+    magic_of,
+)
+from core.model.orders import Order, OrderState, OrderType
+from core.model.venues import TradingAccount, VenueOrder, VenuePosition, VenueReport, VenueView
+from core.ports.access import Work
+from core.ports.orders import OrderLedger
+from core.ports.venues import Venue
+from core.trading.dispatch import late
+from core.trading.market import Quotes, market_of
+from core.trading.positions import net
+from core.trading.settling import Settlement
+
+log = structlog.get_logger(__name__)
+
+OVERLAP_MS: Final = 60_000
+"""Deals are asked for from so long before the last view: venues write some down late."""
+_S = OrderState
+_AT_VENUE: Final = frozenset({_S.ACCEPTED, _S.PARTIALLY_FILLED, _S.PENDING_CANCEL, _S.PENDING_MODIFY})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """sending_s: an order nobody has answered for by then is UNKNOWN; absent_s: how long a venue must not have had one."""
+
+    sending_s: float
+    absent_s: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Comparison:
+    """One account's orders beside its venue's. breaks: what was found to differ."""
+
+    account: TradingAccount
+    view: VenueView
+    now_ms: int
+    known: Sequence[OrderEntry]
+    breaks: list[Break] = field(default_factory=list)
+
+    def reported(self, entry: OrderEntry) -> VenueOrder | None:
+        """Return what the venue says of an order, by its tag or its ticket; what works before what has ended."""
+        for one in (*self.view.orders, *self.view.ended):
+            if one.tag == entry.order.id or (entry.venue_order and one.ticket == entry.venue_order):
+                return one
+        return None
+
+    def traded(self, entry: OrderEntry) -> bool:
+        """Whether a deal or a position shows that the venue has had the order."""
+        marks = [(deal.tag, deal.order) for deal in self.view.deals]
+        return any(
+            tag == entry.order.id or (entry.venue_order and order == entry.venue_order)
+            for tag, order in marks
+        ) or any(position.tag == entry.order.id for position in self.view.positions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciler:
+    """Matches accounts with their venues. new_id: of orders somebody else put there."""
+
+    ledger: OrderLedger
+    settlement: Settlement
+    venues: Mapping[str, Venue]
+    quotes: Quotes
+    patience: Patience
+    new_id: Callable[[], str]
+
+    async def reconcile(self, account: TradingAccount) -> bool:
+        """Bring an account's ledger to what its venue says. False: it was being changed; come again.
+
+        Raises: Unavailable.
+        """
+        async with self.ledger.work(account.tenant) as work:
+            before = await self.ledger.lock_account(work, account.id)
+        view = await self.venues[account.venue].view(account, max(0, before.deals_until_ms - OVERLAP_MS))
+        async with self.ledger.work(account.tenant) as work:
+            standing = await self.ledger.lock_account(work, account.id)
+            if standing.moves != before.moves:
+                # The view may be older than what we know by now.
+                return False
+            comparison = Comparison(
+                account=account,
+                view=view,
+                now_ms=await self.ledger.now_ms(work),
+                known=await self.ledger.in_motion(work, account.id),
+            )
+            await self._compare(work, comparison, first=standing.reconciled_at_ms is None)
+        for found in comparison.breaks:
+            log.warning(
+                "reconcile.break", account=account.id, sort=found.sort, subject=found.subject, **found.detail
+            )
+        return True
+
+    async def _compare(self, work: Work, comparison: Comparison, *, first: bool) -> None:
+        await self._take_deals(work, comparison)
+        for entry in comparison.known:
+            await self._match(work, comparison, entry)
+        await self._adopt(work, comparison)
+        await self._hold(work, comparison, first=first)
+        # It counts refused orders too, and those may just have changed.
+        standing = await self.ledger.lock_account(work, comparison.account.id)
+        await self.ledger.stand(work, await self._stood(work, standing, comparison))
+        await self.ledger.note_breaks(work, comparison.account.id, comparison.breaks)
+
+    async def _take_deals(self, work: Work, comparison: Comparison) -> None:
+        ours = {entry.order.id: entry.order.id for entry in comparison.known}
+        ours |= {entry.venue_order: entry.order.id for entry in comparison.known if entry.venue_order}
+        for deal in comparison.view.deals:
+            if deal.tag in ours or deal.order in ours:
+                continue
+            # An order that ended here may still be filled there.
+            entry = await self.ledger.by_venue_order(work, comparison.account.id, deal.order)
+            if entry is not None:
+                ours[deal.order] = entry.order.id
+        fresh = await self.settlement.record(work, comparison.account.id, comparison.view.deals, ours)
+        ended = {fill.order for fill in fresh if fill.order} - {entry.order.id for entry in comparison.known}
+        for order_id in sorted(ended):
+            entry = await self.ledger.locked(work, order_id)
+            report = VenueReport(state=_S.ACCEPTED, order=entry.venue_order)
+            await self.settlement.take_state(work, entry, report, what="order.filled_after_end")
+
+    async def _match(self, work: Work, comparison: Comparison, entry: OrderEntry) -> None:
+        found = comparison.reported(entry)
+        if entry.state is _S.QUEUED:
+            return
+        if found is not None:
+            await self._take(work, entry, found)
+        elif comparison.traded(entry):
+            report = VenueReport(state=_S.ACCEPTED, order=entry.venue_order)
+            await self.settlement.take_state(work, entry, report, what="order.reconciled")
+        else:
+            await self._absent(work, comparison, entry)
+
+    async def _take(self, work: Work, entry: OrderEntry, found: VenueOrder) -> None:
+        report = VenueReport(state=found.state, order=found.ticket)
+        if entry.state in {_S.PENDING_CANCEL, _S.PENDING_MODIFY} and found.state in {
+            _S.ACCEPTED,
+            _S.PARTIALLY_FILLED,
+        }:
+            # What was asked of it is still to be answered.
+            report = VenueReport(state=entry.state, order=found.ticket)
+            await self.settlement.take_state(work, entry, report, what="order.reconciled")
+            return
+        levels = {
+            "price": found.price,
+            "stop_price": found.stop_price,
+            "stop_loss": found.stop_loss,
+            "take_profit": found.take_profit,
+        }
+        changes = levels if found.state in _AT_VENUE and entry.order.type is not OrderType.MARKET else {}
+        await self.settlement.take_state(work, entry, report, what="order.reconciled", **changes)
+
+    async def _absent(self, work: Work, comparison: Comparison, entry: OrderEntry) -> None:
+        """The venue shows nothing of it. Once may be too early; only twice, far apart, is proof."""
+        now_ms, seen_ms = comparison.now_ms, entry.absent_since_ms
+        if entry.state is _S.SENDING:
+            if now_ms - (entry.sent_at_ms or 0) > self.patience.sending_s * 1_000:
+                # Whoever sent it has died, or it would have said how it went.
+                report = VenueReport(
+                    state=_S.UNKNOWN, code="UNKNOWN_OUTCOME", reason="sent, and nobody has said how it went"
+                )
+                await self.settlement.take_state(work, entry, report, what="order.unknown")
+            return
+        if seen_ms is None:
+            await self.settlement.move(work, entry, entry.state, what="order.absent", absent_since_ms=now_ms)
+            return
+        if now_ms - seen_ms < self.patience.absent_s * 1_000:
+            return
+        if entry.state is _S.UNKNOWN:
+            await self._never_arrived(work, entry, now_ms)
+            return
+        comparison.breaks.append(
+            Break(sort=BreakSort.MISSING, subject=entry.order.id, detail={"state": str(entry.state)})
+        )
+        report = VenueReport(
+            state=_S.CANCELED, code="MISSING_AT_VENUE", reason="the venue does not have it any more"
+        )
+        await self.settlement.take_state(work, entry, report, what="order.missing")
+
+    async def _never_arrived(self, work: Work, entry: OrderEntry, now_ms: int) -> None:
+        """Send again only what is still wanted: a market order's market has gone."""
+        if entry.order.type is OrderType.MARKET or late(entry, now_ms):
+            await self.settlement.move(
+                work,
+                entry,
+                _S.EXPIRED,
+                what="order.never_arrived",
+                code="NEVER_ARRIVED",
+                reason="the venue has never seen it, and its time is over",
+                absent_since_ms=None,
+            )
+            return
+        queued = await self.settlement.move(
+            work, entry, _S.QUEUED, what="order.never_arrived", code="", reason="", absent_since_ms=None
+        )
+        await self.ledger.put(work, queued, Command.SEND)
+
+    async def _adopt(self, work: Work, comparison: Comparison) -> None:
+        """Keep what somebody else put at the venue, marked so."""
+        known = {entry.order.id for entry in comparison.known} | {
+            entry.venue_order for entry in comparison.known if entry.venue_order
+        }
+        for found in comparison.view.orders:
+            if found.tag in known or found.ticket in known:
+                continue
+            if await self.ledger.by_venue_order(work, comparison.account.id, found.ticket) is not None:
+                continue
+            entry = _external(comparison.account, found, self.new_id())
+            await self.ledger.adopt(work, entry)
+            comparison.breaks.append(
+                Break(
+                    sort=BreakSort.EXTERNAL,
+                    subject=found.ticket,
+                    detail={"symbol": found.symbol, "side": str(found.side), "volume": f"{found.volume:f}"},
+                )
+            )
+
+    async def _hold(self, work: Work, comparison: Comparison, *, first: bool) -> None:
+        """Take the venue's positions. Where the deals we know would make others, that is a break."""
+        ours = await self.ledger.holdings(work, comparison.account.id)
+        theirs = [_holding(comparison.account.id, one) for one in comparison.view.positions]
+        symbols = sorted({one.symbol for one in (*ours, *theirs)})
+        for symbol in symbols:
+            here, there = net(ours, symbol), net(theirs, symbol)
+            if here != there:
+                comparison.breaks.append(
+                    Break(
+                        sort=BreakSort.EXTERNAL if first else BreakSort.QUANTITY,
+                        subject=symbol,
+                        detail={"ledger": f"{here:f}", "venue": f"{there:f}"},
+                    )
+                )
+        if list(ours) != theirs:
+            await self.ledger.hold(work, comparison.account.id, theirs)
+
+    async def _stood(self, work: Work, standing: Standing, comparison: Comparison) -> Standing:
+        view, now_ms = comparison.view, comparison.now_ms
+        today = datetime.fromtimestamp(now_ms / 1_000, UTC).date()
+        new_day = standing.day != today
+        equity = view.equity
+        peaks = [value for value in (standing.peak_equity, equity) if value is not None]
+        return replace(
+            standing,
+            balance=view.balance,
+            equity=equity,
+            margin=view.margin,
+            margin_free=view.margin_free,
+            notional=await self._notional(work, comparison),
+            day=today if equity is not None else standing.day,
+            day_start_equity=equity if new_day and equity is not None else standing.day_start_equity,
+            peak_equity=max(peaks) if peaks else None,
+            deals_until_ms=max(standing.deals_until_ms, view.at_ms),
+            viewed_at_ms=now_ms,
+            reconciled_at_ms=now_ms,
+        )
+
+    async def _notional(self, work: Work, comparison: Comparison) -> Decimal | None:
+        total = Decimal(0)
+        for symbol in sorted({one.symbol for one in comparison.view.positions}):
+            listing = await self.ledger.listing(work, comparison.account.id, symbol)
+            market = await market_of(symbol, listing, self.quotes)
+            if market.terms is None or market.rate is None:
+                return None
+            volumes = [
+                one.volume * one.price_open for one in comparison.view.positions if one.symbol == symbol
+            ]
+            total += sum(volumes) * market.terms.contract_size * market.rate
+        return total
+
+
+def _external(account: TradingAccount, found: VenueOrder, order_id: str) -> OrderEntry:
+    order = Order(
+        id=order_id,
+        tenant=account.tenant,
+        account=account.id,
+        symbol=found.symbol,
+        side=found.side,
+        type=found.type,
+        volume=found.volume,
+        price=found.price,
+        stop_price=found.stop_price,
+        stop_loss=found.stop_loss,
+        take_profit=found.take_profit,
+        magic=magic_of(order_id),
+    )
+    return OrderEntry(
+        order=order,
+        state=found.state,
+        version=1,
+        filled_volume=found.volume - found.volume_left,
+        venue_order=found.ticket,
+        submitted_by="external",
+        external=True,
+    )
+
+
+def _holding(account: str, position: VenuePosition) -> Holding:
+    return Holding(
+        account=account,
+        ticket=position.ticket,
+        symbol=position.symbol,
+        side=position.side,
+        volume=position.volume,
+        price_open=position.price_open,
+        stop_loss=position.stop_loss,
+        take_profit=position.take_profit,
+        order=position.tag,
+        opened_at_ms=position.at_ms,
+    )
