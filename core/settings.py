@@ -231,6 +231,18 @@ class WorkerSettings(Section, frozen=True):
         return self.health_port or int(getattr(self, f"{queue}_port"))
 
 
+class TradingSettings(Section, frozen=True):
+    """send_timeout_s: a venue's time to answer; absent_s: how long it must not have seen an order before that counts as
+    proof. sync_interval_ms: between two looks at an account. market_valid_for_ms: a market order is not sent later.
+    """
+
+    send_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=15)] = 10.0
+    absent_s: Annotated[float, msgspec.Meta(ge=0.1, le=3_600)] = 30.0
+    sweep_interval_ms: Positive = 250
+    sync_interval_ms: Positive = 1_000
+    market_valid_for_ms: Positive = 5_000
+
+
 class CacheSettings(Section, frozen=True):
     """Kept answers about ticks. value_bytes_max: of one answer; local_bytes_max: of a worker process;
     shared_bytes_max: what a process puts into Redis within `kept_s`. answer_ms_max: how long a read waits for Redis;
@@ -288,6 +300,7 @@ class Settings(Section, frozen=True):
     limits: LimitsSettings = LimitsSettings()
     bridge: BridgeSettings = BridgeSettings()
     worker: WorkerSettings = WorkerSettings()
+    trading: TradingSettings = TradingSettings()
     cache: CacheSettings = CacheSettings()
     connector: ConnectorSettings = ConnectorSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -23,6 +23,9 @@ from core.infrastructure.process import die_with_parent, return_large_buffers
 from core.settings import Settings
 from core.telemetry import metrics
 from core.telemetry.logs import configure_logging
+from core.trading.changes import OrderChanges
+from core.trading.settling import Settlement
+from core.trading.submission import OrderEntrance
 from gateway import openapi
 from gateway.catalog import ENDPOINTS, routes
 from gateway.limits import Limits, TenantQueue
@@ -51,6 +54,10 @@ NEEDS: Final = frozenset(
         "redis",
         "postgres",
         "rate_limiter",
+        "order_ledger",
+        "risk_book",
+        "audit",
+        "latest_quotes",
     }
 )
 START_PATIENCE_S: Final = 60.0
@@ -98,6 +105,13 @@ def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with open_hub(settings, NEEDS, patience_s=START_PATIENCE_S) as hub:
+            entrance = OrderEntrance(
+                desk=hub["order_ledger"],
+                risk=hub["risk_book"],
+                audit=hub["audit"],
+                quotes=hub["latest_quotes"],
+            )
+            settlement = Settlement(ledger=hub["order_ledger"], audit=hub["audit"])
             app.state.services = Services(
                 settings=settings,
                 queue=TenantQueue(hub["job_queue"], settings.limits.waiting_by_tenant_max),
@@ -116,6 +130,9 @@ def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> 
                 answer_streams=hub["answer_streams"],
                 exports=Places(settings.gateway.exports_max),
                 limits=Limits(settings.limits, hub["rate_limiter"]),
+                ledger=hub["order_ledger"],
+                entrance=entrance,
+                changes=OrderChanges(ledger=hub["order_ledger"], settlement=settlement, entrance=entrance),
             )
             log.info("gateway.serving")
             yield

@@ -33,6 +33,7 @@ from gateway import (
     market,
     oauth,
     oauth_metadata,
+    order_catalog,
     queues,
     record_catalog,
     source_catalog,
@@ -377,6 +378,7 @@ ENDPOINTS: Final = (
         },
     ),
     *source_catalog.ENDPOINTS,
+    *order_catalog.ENDPOINTS,
     *record_catalog.ENDPOINTS,
 )
 

@@ -16,7 +16,10 @@ from core.ports.answers import AnswerStreams
 from core.ports.idempotency import Claim, Idempotency
 from core.ports.jobs import DeadLetters, JobQueue, QueueControl
 from core.ports.sources import TenantSources
+from core.ports.orders import OrderLedger
 from core.settings import Settings
+from core.trading.changes import OrderChanges
+from core.trading.submission import OrderEntrance
 from gateway.limits import Limits
 from gateway.places import Places
 from gateway.signing import TokenSigner
@@ -45,7 +48,7 @@ class RateClass(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """What handlers work with. unhealthy: names what is not there, or nothing; health: how the
-    gateway's own stores stand; exports: how many are being sent."""
+    gateway's own stores stand; exports: how many are being sent. entrance, changes: of orders."""
 
     settings: Settings
     queue: JobQueue
@@ -64,6 +67,9 @@ class Services:
     answer_streams: AnswerStreams
     exports: Places
     limits: Limits
+    ledger: OrderLedger
+    entrance: OrderEntrance
+    changes: OrderChanges
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

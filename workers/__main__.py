@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import structlog
@@ -21,7 +22,7 @@ from core.telemetry import metrics
 from core.telemetry.logs import configure_logging
 from workers.health import serve_health
 from workers.queues import QUEUES, SCHEDULES
-from workers.workshops import WORKSHOPS, functions_of
+from workers.workshops import WORKSHOPS, Rounds, functions_of, rounds_of
 
 log = structlog.get_logger(__name__)
 
@@ -49,13 +50,26 @@ async def run(settings: Settings, queue: QueueLimits) -> None:
         hub = opening.result()
         port = settings.worker.port_of(queue.name)
         watch = HealthWatch(hub, f"worker-{queue.name}")
+        rounds = rounds_of(queue.name, hub, settings)
         await stack.enter_async_context(
-            serve_health(settings.worker, port, lambda: _unhealthy(hub, queue), watch.report)
+            serve_health(settings.worker, port, lambda: _unhealthy(hub, queue, rounds), watch.report)
         )
         schedules = [schedule for schedule in SCHEDULES if schedule.queue == queue.name]
         served = functions_of(queue.name, hub, settings)
+        if rounds is not None:
+            await stack.enter_async_context(_going_on(rounds))
         await hub["job_runner"].run(queue, served, error_handler.report, stop, schedules)
         log.info("worker.stopped", queue=queue.name)
+
+
+@asynccontextmanager
+async def _going_on(rounds: Rounds) -> AsyncIterator[None]:
+    going = asyncio.create_task(rounds.run())
+    try:
+        yield
+    finally:
+        going.cancel()
+        await asyncio.wait({going})
 
 
 async def _give_up(opening: "asyncio.Task[Hub]") -> None:
@@ -65,8 +79,10 @@ async def _give_up(opening: "asyncio.Task[Hub]") -> None:
         await asyncio.wait({opening}, timeout=GIVE_UP_INTERVAL_S)
 
 
-async def _unhealthy(hub: Hub, queue: QueueLimits) -> str:
+async def _unhealthy(hub: Hub, queue: QueueLimits, rounds: Rounds | None) -> str:
     failing = [f"{health.name}: {health.error}" for health in await hub.health() if not health.healthy]
+    if rounds is not None and (unready := rounds.unready()):
+        failing.append(unready)
     if not failing:
         try:
             if not await hub["job_queue"].served(queue.name):

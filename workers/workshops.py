@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from core.infrastructure.central_hub import Hub
 from core.infrastructure.import_manager import resolve
@@ -19,10 +19,14 @@ _ALWAYS: Final = frozenset({"job_queue", "job_runner", "redis"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """needs: services of the hub. functions: `module:attribute` of what returns job functions over that hub."""
+    """needs: services of the hub. functions: `module:attribute` of what returns job functions over that hub.
+
+    rounds: `module:attribute` of what returns, over that hub, the work that goes on without being asked.
+    """
 
     needs: frozenset[str]
     functions: tuple[str, ...]
+    rounds: str = ""
 
 
 WORKSHOPS: Final[Mapping[str, Workshop]] = {
@@ -45,6 +49,7 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "dead_letters",
             "idempotency",
             "grants",
+            "trading_reads",
         },
         functions=(
             "workers.market:functions",
@@ -53,15 +58,39 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "workers.annotations:functions",
             "workers.similarity:functions",
             "workers.topology:functions",
+            "workers.trading_reads:functions",
             "workers.housekeeping:functions",
             "workers.probes:database_functions",
             "workers.health_report:database_functions",
         ),
     ),
-    "trading": Workshop(needs=_ALWAYS, functions=("workers.probes:trading_functions",)),
+    "trading": Workshop(
+        needs=_ALWAYS | {"order_ledger", "risk_book", "audit", "latest_quotes", "paper_venue"},
+        functions=("workers.probes:trading_functions", "workers.orders:functions"),
+        rounds="workers.trading_rounds:rounds",
+    ),
     "chain": Workshop(needs=_ALWAYS | {"queue_control"}, functions=("workers.probes:chain_functions",)),
 }
 assert set(WORKSHOPS) == set(QUEUES), "every queue has its workshop"
+
+
+class Rounds(Protocol):
+    """Work that goes on until it is cancelled. unready: why the worker is not ready yet, or nothing."""
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+
+    def unready(self) -> str:
+        """Say what is still to be done before anybody may count on the worker."""
+
+
+def rounds_of(queue: str, hub: Hub, settings: Settings) -> Rounds | None:
+    """Return what this queue's worker does without being asked."""
+    reference = WORKSHOPS[queue].rounds
+    if not reference:
+        return None
+    make: Callable[[Hub, Settings], Rounds] = resolve(reference)
+    return make(hub, settings)
 
 
 def functions_of(queue: str, hub: Hub, settings: Settings) -> list[JobFunction]:

@@ -61,6 +61,13 @@ class Conflict(TickgateError):
     default_code = "CONFLICT"
 
 
+class Denied(TickgateError):
+    """Our own risk checks forbid it."""
+
+    category = Category.DENIED
+    default_code = "DENIED"
+
+
 class RateLimited(TickgateError):
     """Too much at once; the same request may succeed later."""
 

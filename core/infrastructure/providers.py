@@ -139,6 +139,22 @@ PROVIDERS: Final = _table(
         requires=frozenset({"postgres"}),
     ),
     Provider(
+        name="order_ledger",
+        opens="core.adapters.postgres.order_ledger:open_order_ledger",
+        requires=frozenset({"postgres"}),
+    ),
+    Provider(
+        name="risk_book",
+        opens="core.adapters.postgres.risk_book:open_risk_book",
+        requires=frozenset({"postgres"}),
+    ),
+    Provider(name="audit", opens="core.adapters.postgres.audit:open_audit", requires=frozenset({"postgres"})),
+    Provider(
+        name="trading_reads",
+        opens="core.adapters.postgres.trading_reads:open_trading_reads",
+        requires=frozenset({"postgres"}),
+    ),
+    Provider(
         name="similarity",
         opens="core.adapters.postgres.similarity:open_similarity",
         requires=frozenset({"postgres"}),

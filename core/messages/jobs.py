@@ -11,6 +11,7 @@ from core.errors.exceptions import (
     Conflict,
     Corrupt,
     Defect,
+    Denied,
     Forbidden,
     Invalid,
     Misconfigured,
@@ -21,6 +22,7 @@ from core.errors.exceptions import (
     Unavailable,
     UnknownOutcome,
 )
+from core.messages import orders
 from core.messages.annotations import MarkQuery
 from core.messages.message import Message
 from core.messages.records import REQUESTS
@@ -305,6 +307,23 @@ JOBS: Final = _table(
     JobKind(function="database.health", queue="database", request=Probe, scope=Scope.HEALTH_READ),
     JobKind(function="database.probe", queue="database", request=Probe, scope=Scope.QUEUES_READ),
     JobKind(function="trading.probe", queue="trading", request=Probe, scope=Scope.QUEUES_READ),
+    JobKind(
+        function="orders.dispatch",
+        queue="trading",
+        request=orders.OrderHint,
+        scope=Scope.ORDERS_WRITE,
+        # What is to be done is in the outbox, and is done without it.
+        replayable=False,
+    ),
+    *(
+        JobKind(
+            function=function,
+            queue="database",
+            request=question,
+            scope=Scope.ACCOUNTS_READ if function.startswith("accounts.") else Scope.ORDERS_READ,
+        )
+        for function, question in orders.QUESTIONS.items()
+    ),
     JobKind(function="chain.probe", queue="chain", request=Probe, scope=Scope.QUEUES_READ),
     JobKind(function="annotations.range", queue="database", request=MarkQuery, scope=Scope.MARKET_READ),
     *(
@@ -347,6 +366,7 @@ _ERRORS: Final[dict[Category, type[TickgateError]]] = {
         Forbidden,
         NotFound,
         Conflict,
+        Denied,
         RateLimited,
         Unavailable,
         UnknownOutcome,

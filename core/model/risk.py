@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 from core.model.orders import OrderType, Side, TimeInForce
 
@@ -124,6 +125,64 @@ class RiskLimits:
     restricted: frozenset[str] = field(default_factory=frozenset)
     symbols: frozenset[str] | None = None
     approval_needed: bool = False
+
+
+class LimitScope(StrEnum):
+    """What a set of limits is of. The tenant's replace the defaults, the others only make them stricter."""
+
+    TENANT = "tenant"
+    ACCOUNT = "account"
+    STRATEGY = "strategy"
+    SYMBOL = "symbol"
+
+
+class SwitchScope(StrEnum):
+    """What a kill switch halts. GLOBAL: everybody's trading."""
+
+    GLOBAL = "global"
+    TENANT = "tenant"
+    ACCOUNT = "account"
+    STRATEGY = "strategy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSet:
+    """One version of what somebody allows. target: the account, strategy or symbol; limits: the fields it sets."""
+
+    scope: LimitScope
+    target: str
+    version: int
+    limits: dict[str, Any]
+    author: str
+    set_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSet:
+    """A trading state somebody has set."""
+
+    scope: SwitchScope
+    target: str
+    state: TradingState
+    version: int
+    reason: str
+    author: str
+    set_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillSwitch:
+    """A kill switch. tenant: "" of everybody; released_at_ms: None while it holds."""
+
+    id: str
+    tenant: str
+    scope: SwitchScope
+    target: str
+    reason: str
+    engaged_by: str
+    engaged_at_ms: int
+    released_by: str | None = None
+    released_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,9 @@ class OrderLedger(OrderDesk, Protocol):
     async def in_motion(self, work: Work, account: str) -> Sequence[OrderEntry]:
         """Return an account's orders that may still change, oldest first. Raises: Unavailable."""
 
+    async def any_in_motion(self, tenant: str, account: str) -> bool:
+        """Tell whether an account has orders that may still change; nothing is locked. Raises: Unavailable."""
+
     async def by_venue_order(self, work: Work, account: str, ticket: str) -> OrderEntry | None:
         """Return the order the venue calls so. Raises: Unavailable."""
 
@@ -109,6 +112,9 @@ class OrderLedger(OrderDesk, Protocol):
 
     async def due(self, limit: int, lease_s: float) -> Sequence[OutboxRow]:
         """Return what is to be done, of all tenants; nobody else is given it for `lease_s`. Raises: Unavailable."""
+
+    async def due_of(self, tenant: str, order_id: str) -> Sequence[OutboxRow]:
+        """Return what is to be done about one order, unless somebody is at it. Raises: Unavailable."""
 
     async def accounts(self) -> Sequence[TradingAccount]:
         """Return every account that trades, of all tenants. Raises: Unavailable."""

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from core.model.risk import RiskRules
+    from collections.abc import Sequence
+
+    from core.model.risk import (
+        KillSwitch,
+        LimitScope,
+        LimitSet,
+        RiskRules,
+        StateSet,
+        SwitchScope,
+        TradingState,
+    )
     from core.ports.access import Work
 
 
@@ -17,3 +27,58 @@ class RiskBook(Protocol):
 
     async def halted(self, work: Work, *, account: str, strategy: str) -> tuple[str, ...]:
         """Return the kill switches and HALTED states that cover an order, by scope and id. Raises as `rules` does."""
+
+
+class RiskDesk(RiskBook, Protocol):
+    """Where limits, states and kill switches are set. A change waits for orders being judged, and they for it."""
+
+    async def engage(
+        self, work: Work, scope: SwitchScope, target: str, *, reason: str, author: str
+    ) -> KillSwitch:
+        """Engage a kill switch. Raises: Unavailable."""
+
+    async def release(self, work: Work, switch_id: str, *, author: str) -> KillSwitch:
+        """Release a kill switch; one that is released stays as it is.
+
+        Raises: NotFound (code KILL_SWITCH_NOT_FOUND; also of one of everybody's), Unavailable.
+        """
+
+    async def switches(self, tenant: str, *, before: str | None, limit: int) -> Sequence[KillSwitch]:
+        """Return a tenant's switches and those of everybody, the latest first. Raises: Unavailable."""
+
+    async def switch(self, tenant: str, switch_id: str) -> KillSwitch:
+        """Return one. Raises: NotFound (code KILL_SWITCH_NOT_FOUND), Unavailable."""
+
+    async def set_limits(
+        self,
+        work: Work,
+        scope: LimitScope,
+        target: str,
+        limits: dict[str, object],
+        *,
+        expected: int | None,
+        author: str,
+    ) -> LimitSet:
+        """Replace a scope's limits. expected: the version they must still have, 0 for none yet, None for any.
+
+        Raises: Conflict (code VERSION_MISMATCH), Unavailable.
+        """
+
+    async def limits(self, tenant: str) -> Sequence[LimitSet]:
+        """Return the limits in force, by scope and target. Raises: Unavailable."""
+
+    async def versions(
+        self, tenant: str, scope: LimitScope, target: str, *, limit: int
+    ) -> Sequence[LimitSet]:
+        """Return a scope's limits, the newest first. Raises: Unavailable."""
+
+    async def set_state(
+        self, work: Work, scope: SwitchScope, target: str, state: TradingState, *, reason: str, author: str
+    ) -> StateSet:
+        """Set a trading state. Raises: Unavailable."""
+
+    async def states(self, tenant: str) -> Sequence[StateSet]:
+        """Return the states that were set. Raises: Unavailable."""
+
+    async def engaged(self) -> Sequence[KillSwitch]:
+        """Return the switches that hold, of all tenants, for who enforces them. Raises: Unavailable."""

@@ -41,7 +41,7 @@ _AT_VENUE: Final = frozenset({_S.ACCEPTED, _S.PARTIALLY_FILLED, _S.PENDING_CANCE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """sending_s: an order nobody has answered for by then is UNKNOWN; absent_s: how long a venue must not have had one."""
+    """sending_s: an order nobody has answered for by then is UNKNOWN; absent_s: how long a venue must miss one."""
 
     sending_s: float
     absent_s: float

@@ -12,7 +12,7 @@ from typing import Any, Final
 from core.errors.exceptions import Invalid
 from core.model.audit import AuditEvent
 from core.model.ledger import DeskFacts, Listing, OrderEntry, magic_of
-from core.model.orders import Order, OrderState
+from core.model.orders import Order, OrderState, Side
 from core.model.risk import AccountFacts, Denial, RiskFacts, RiskRules
 from core.ports.access import Work
 from core.ports.audit import AuditTrail
@@ -75,6 +75,33 @@ class OrderEntrance:
         entry = await self.desk.add(work, entry)
         await self.audit.append(work, submitted(entry, facts))
         return entry
+
+    async def assess_again(self, work: Work, entry: OrderEntry) -> tuple[Denial, ...]:
+        """Judge a working order as it shall be from now on; what it had until now does not count against it."""
+        order = entry.order
+        listing = await self.desk.listing(work, order.account, order.symbol)
+        market = await market_of(order.symbol, listing, self.quotes)
+        rules = await self.risk.rules(
+            work, account=order.account, strategy=order.strategy, symbol=order.symbol
+        )
+        if listing.account is None or not listing.reachable:
+            return (NO_VENUE,)
+        known = await self.desk.facts(work, order, listing.account, rules.limits.duplicate_window_ms)
+        facts = risk_facts(order, listing, without(known, entry), market, rules)
+        return assess(order, replace(facts, id_used=False, twins=0), rules.limits)
+
+
+def without(known: DeskFacts, entry: OrderEntry) -> DeskFacts:
+    """Return what is known as if the order were not there."""
+    order = entry.order
+    left = order.volume - entry.filled_volume
+    exposure = known.exposure
+    if order.side is Side.BUY:
+        exposure = replace(exposure, working_buys=exposure.working_buys - left)
+    else:
+        exposure = replace(exposure, working_sells=exposure.working_sells - left)
+    held = known.notional_moving - entry.notional * left / order.volume
+    return replace(known, exposure=exposure, notional_moving=held)
 
 
 def risk_facts(

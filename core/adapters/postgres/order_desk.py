@@ -1,5 +1,6 @@
 """Where orders come in: what the ledger knows when one is judged, read under the account's lock."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 from core.adapters.postgres.order_rows import (
@@ -142,8 +143,9 @@ class PostgresOrderDesk:
 
     async def add(self, work: PostgresWork, entry: OrderEntry) -> OrderEntry:
         detail = {"denials": [denial.code for denial in entry.denials]}
-        await work.connection.execute(_ADD, *values_of(entry), json_of(detail))
-        return entry
+        at = await work.connection.fetchval(_ADD, *values_of(entry), json_of(detail))
+        at_ms = ms(at) or 0
+        return replace(entry, order=replace(entry.order, submitted_at_ms=at_ms), updated_at_ms=at_ms)
 
 
 def values_of(entry: OrderEntry) -> tuple[Any, ...]:

@@ -44,6 +44,13 @@ _DUE: Final = (
     " from (select id from order_outbox where due_at <= clock_timestamp() order by due_at limit $1"
     " for update skip locked) due where o.id = due.id returning o.*"
 )
+HINTED_LEASE_S: Final = 20.0
+_DUE_OF: Final = (
+    # Its first second belongs to whoever heard the hint; who sweeps comes later.
+    "update order_outbox o set due_at = clock_timestamp() + make_interval(secs => $3), tries = tries + 1"
+    " from (select id from order_outbox where tenant = $1 and order_id = $2 and tries = 0 order by id"
+    " for update skip locked) due where o.id = due.id returning o.*"
+)
 
 
 class PostgresOrderLedger(PostgresOrderDesk):
@@ -137,6 +144,15 @@ class PostgresOrderLedger(PostgresOrderDesk):
             account,
         )
         return [entry_of(row) for row in rows]
+
+    async def any_in_motion(self, tenant: str, account: str) -> bool:
+        async with self._postgres.of_tenant(tenant) as connection:
+            found = await connection.fetchval(
+                f"select exists(select from orders where tenant = $1 and account = $2 and state in {WORKING})",
+                tenant,
+                account,
+            )
+        return bool(found)
 
     async def by_venue_order(self, work: PostgresWork, account: str, ticket: str) -> OrderEntry | None:
         row = await work.connection.fetchrow(
@@ -236,6 +252,11 @@ class PostgresOrderLedger(PostgresOrderDesk):
     async def due(self, limit: int, lease_s: float) -> Sequence[OutboxRow]:
         async with self._postgres.acquire() as connection:
             rows = await connection.fetch(_DUE, limit, lease_s)
+        return [outbox_row_of(row) for row in rows]
+
+    async def due_of(self, tenant: str, order_id: str) -> Sequence[OutboxRow]:
+        async with self._postgres.of_tenant(tenant) as connection:
+            rows = await connection.fetch(_DUE_OF, tenant, order_id, HINTED_LEASE_S)
         return [outbox_row_of(row) for row in rows]
 
     async def accounts(self) -> Sequence[TradingAccount]:

@@ -1,0 +1,67 @@
+"""The audit trail in the ledger: appended to in the transaction of what it tells of."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any, Final
+
+from core.adapters.postgres.work import PostgresWork
+from core.auditing.chain import canonical, chained
+from core.model.audit import AuditEvent
+from core.settings import Settings
+
+VERSION: Final = version("tickgate")
+_HEAD: Final = (
+    "select seq, hash, (extract(epoch from clock_timestamp()) * 1000000)::bigint * 1000 as at_ns"
+    " from audit_heads where tenant = $1 for update"
+)
+_APPEND: Final = (
+    "with appended as (insert into audit_events (tenant, seq, type, account, order_id, event, hash)"
+    " values ($1, $2, $3, $4, $5, $6, $7) returning tenant, seq, hash)"
+    " update audit_heads h set seq = a.seq, hash = a.hash from appended a where h.tenant = a.tenant"
+)
+
+
+class PostgresAuditTrail:
+    """The `AuditTrail` port on PostgreSQL. A tenant's stream has its name."""
+
+    async def append(self, work: PostgresWork, event: AuditEvent) -> int:
+        head = await work.connection.fetchrow(_HEAD, work.tenant)
+        if head is None:
+            await work.connection.execute(
+                "insert into audit_heads (tenant) values ($1) on conflict do nothing", work.tenant
+            )
+            head = await work.connection.fetchrow(_HEAD, work.tenant)
+        seq = head["seq"] + 1
+        written = canonical(_fields(event, head["at_ns"]))
+        await work.connection.execute(
+            _APPEND,
+            work.tenant,
+            seq,
+            event.type,
+            event.account,
+            event.order,
+            written,
+            chained(work.tenant, seq, head["hash"], written),
+        )
+        return int(seq)
+
+
+def _fields(event: AuditEvent, at_ns: int) -> dict[str, Any]:
+    return {
+        "type": event.type,
+        "at_ns": at_ns,
+        "actor": event.actor,
+        "account": event.account,
+        "order": event.order,
+        "symbol": event.symbol,
+        "strategy": event.strategy,
+        "facts": event.facts,
+        "trace": event.trace,
+        "software": VERSION,
+    }
+
+
+@asynccontextmanager
+async def open_audit(_settings: Settings, _services: Mapping[str, Any]) -> AsyncIterator[PostgresAuditTrail]:
+    yield PostgresAuditTrail()

@@ -1,0 +1,134 @@
+"""The routes of trading."""
+
+from typing import Any, Final
+
+import msgspec
+
+from core.messages.message import Message
+from core.model.principals import Scope
+from gateway import answers, orders
+from gateway.order_shapes import (
+    CanceledOrders,
+    CancelWish,
+    ChangeWish,
+    EventPage,
+    FillPage,
+    FillQuery,
+    OrderAnswer,
+    OrderPage,
+    OrderQuery,
+    OrderWish,
+    PositionPage,
+    PositionQuery,
+    StandingAnswer,
+)
+from gateway.parameters import NoParameters
+from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
+from gateway.routing import Content, Endpoint, Handler, RateClass
+
+BODY_BYTES_MAX: Final = 16 * 1024
+DEADLINE_S: Final = 15.0
+
+
+def _told(what: str) -> Content:
+    return Content(description=what, schema=answers.Problem, types=(PROBLEM_TYPE,))
+
+
+_LATER: Final = Content(
+    description="It takes longer than the caller waits; the answer will be at Location.",
+    schema=answers.AcceptedJob,
+    headers=("Location", "Retry-After"),
+)
+_JOB_CANCELLED: Final = _told("The job was cancelled while its caller waited.")
+_NO_ORDER: Final = _told("There is no such order.")
+
+
+def _reading(
+    path: str,
+    handler: Handler,
+    query: type[Message],
+    answer: type[msgspec.Struct],
+    *,
+    scope: Scope = Scope.ORDERS_READ,
+    missing: str = "",
+    paged: bool = False,
+) -> Endpoint:
+    summary = (answer.__doc__ or "").partition("\n")[0]
+    found: dict[int, Content] = {
+        200: Content(description=summary, schema=answer, headers=("Link", "X-Next-Cursor") if paged else ()),
+        202: _LATER,
+        409: _JOB_CANCELLED,
+    }
+    if missing:
+        found[404] = _told(missing)
+    return Endpoint(
+        method="GET",
+        path=path,
+        handler=handler,
+        access=scope,
+        rate=RateClass.READ,
+        query=query,
+        deadline_s=DEADLINE_S,
+        answers=found,
+    )
+
+
+def _writing(
+    path: str, handler: Handler, body: type[msgspec.Struct] | None, answer: type[msgspec.Struct], **more: Any
+) -> Endpoint:
+    summary = (answer.__doc__ or "").partition("\n")[0]
+    content = (
+        None if body is None else Content(description=(body.__doc__ or "").partition("\n")[0], schema=body)
+    )
+    return Endpoint(
+        method="POST",
+        path=path,
+        handler=handler,
+        access=Scope.ORDERS_WRITE,
+        rate=RateClass.WRITE,
+        query=NoParameters,
+        body=content,
+        body_bytes_max=BODY_BYTES_MAX if content else 0,
+        deadline_s=DEADLINE_S,
+        idempotent=True,
+        answers={
+            202: Content(description=summary, schema=answer, headers=more.get("headers", ())),
+            **more["told"],
+        },
+    )
+
+
+ENDPOINTS: Final = (
+    _writing(
+        "/v1/orders",
+        orders.submit,
+        OrderWish,
+        OrderAnswer,
+        headers=("Location",),
+        told={404: _told("There is no such account.")},
+    ),
+    _writing(
+        "/v1/orders/cancel",
+        orders.cancel_many,
+        CancelWish,
+        CanceledOrders,
+        told={404: _told("There is no such account.")},
+    ),
+    _writing("/v1/orders/{id}/cancel", orders.cancel, None, OrderAnswer, told={404: _NO_ORDER}),
+    _writing("/v1/orders/{id}/modify", orders.modify, ChangeWish, OrderAnswer, told={404: _NO_ORDER}),
+    _reading("/v1/orders", orders.listed, OrderQuery, OrderPage, paged=True),
+    _reading("/v1/orders/{id}", orders.read, NoParameters, OrderAnswer, missing="There is no such order."),
+    _reading(
+        "/v1/orders/{id}/events", orders.events, NoParameters, EventPage, missing="There is no such order."
+    ),
+    _reading("/v1/fills", orders.fills, FillQuery, FillPage, paged=True),
+    _reading("/v1/positions", orders.positions, PositionQuery, PositionPage),
+    _reading(
+        "/v1/accounts/{id}/standing",
+        orders.standing,
+        NoParameters,
+        StandingAnswer,
+        scope=Scope.ACCOUNTS_READ,
+        missing="There is no such account.",
+    ),
+)

@@ -1,0 +1,67 @@
+"""The trading queue's job: what is to be done about one order is done now, not when the outbox is next looked into."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from ulid import ULID
+
+from core.errors.exceptions import NotFound
+from core.infrastructure.central_hub import Hub
+from core.messages.jobs import Answer
+from core.messages.orders import OrderHint
+from core.ports.jobs import JobFunction
+from core.settings import Settings
+from core.telemetry import tracing
+from core.trading.dispatch import Dispatcher
+from core.trading.reconciliation import Patience, Reconciler
+from core.trading.settling import Settlement
+from workers.records import JSON_TYPE, converted
+
+SENDING_GRACE_S = 5.0
+"""Beyond a venue's time to answer: whoever sends may be slow to write down what it was told."""
+
+
+def dispatcher_of(hub: Hub, settings: Settings) -> Dispatcher:
+    """Return what sends orders, over this hub's services."""
+    return Dispatcher(
+        ledger=hub["order_ledger"],
+        risk=hub["risk_book"],
+        settlement=Settlement(ledger=hub["order_ledger"], audit=hub["audit"]),
+        venues={"paper": hub["paper_venue"]},
+        send_timeout_s=settings.trading.send_timeout_s,
+    )
+
+
+def reconciler_of(hub: Hub, settings: Settings) -> Reconciler:
+    """Return what matches accounts with their venues, over this hub's services."""
+    trading = settings.trading
+    return Reconciler(
+        ledger=hub["order_ledger"],
+        settlement=Settlement(ledger=hub["order_ledger"], audit=hub["audit"]),
+        venues={"paper": hub["paper_venue"]},
+        quotes=hub["latest_quotes"],
+        patience=Patience(
+            sending_s=trading.send_timeout_s + SENDING_GRACE_S,
+            absent_s=trading.absent_s,
+        ),
+        new_id=lambda: str(ULID()),
+    )
+
+
+def functions(hub: Hub, settings: Settings) -> Sequence[JobFunction]:
+    """Return the functions over this hub's ledger and venues."""
+    return [JobFunction(name="orders.dispatch", run=_dispatch(dispatcher_of(hub, settings)), tries=1)]
+
+
+def _dispatch(dispatcher: Dispatcher) -> Callable[..., Awaitable[Answer]]:
+    async def run(_ctx: Mapping[str, Any], request: Any, *, tenant: str, traceparent: str = "") -> Answer:
+        tracing.start(traceparent)
+        hint: OrderHint = converted(request, OrderHint)
+        for row in await dispatcher.ledger.due_of(tenant, hint.order):
+            try:
+                await dispatcher.handle(row)
+            except NotFound:
+                continue
+        return Answer(content_type=JSON_TYPE, body=b"null")
+
+    return run

@@ -1,0 +1,135 @@
+"""What the trading worker does without being asked: empty the outbox, look at accounts, enforce kill switches.
+
+Any number of workers may do it at once: a row of the outbox is given to one of them, and an account's lock lets one
+compare at a time. Nothing is sent before every account has been matched with its venue once.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from core.errors.exceptions import TickgateError
+from core.infrastructure import error_handler
+from core.infrastructure.central_hub import Hub
+from core.model.venues import TradingAccount
+from core.ports.orders import OrderLedger
+from core.settings import Settings, TradingSettings
+from core.trading.dispatch import Dispatcher
+from core.trading.enforcement import Enforcer
+from core.trading.reconciliation import Reconciler
+from core.trading.settling import Settlement
+from workers.orders import dispatcher_of, reconciler_of
+
+log = structlog.get_logger(__name__)
+
+OUTBOX_ROWS_MAX: Final = 64
+OUTBOX_LEASE_S: Final = 20.0
+"""Longer than a venue may take, so that nobody else is given what is being done."""
+AT_ONCE_MAX: Final = 16
+PAPER_INTERVAL_S: Final = 0.05
+ENFORCE_INTERVAL_S: Final = 0.25
+FAILURE_PAUSE_S: Final = 0.5
+
+
+class TradingRounds:
+    """Goes round until it is cancelled."""
+
+    def __init__(
+        self,
+        *,
+        ledger: OrderLedger,
+        dispatcher: Dispatcher,
+        reconciler: Reconciler,
+        enforcer: Enforcer,
+        advance: Callable[[], Awaitable[None]],
+        settings: TradingSettings,
+    ) -> None:
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._reconciler = reconciler
+        self._enforcer = enforcer
+        self._advance = advance
+        self._settings = settings
+        self._matched: set[tuple[str, str]] = set()
+        self._first = asyncio.Event()
+        self._places = asyncio.Semaphore(AT_ONCE_MAX)
+
+    def unready(self) -> str:
+        return "" if self._first.is_set() else "accounts are still being matched with their venues"
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._for_ever(self.look, self._settings.sync_interval_ms / 1_000))
+            group.create_task(self._for_ever(self._advance, PAPER_INTERVAL_S))
+            group.create_task(self._for_ever(self.enforce, ENFORCE_INTERVAL_S))
+            await self._first.wait()
+            group.create_task(self._for_ever(self.sweep, self._settings.sweep_interval_ms / 1_000))
+
+    async def look(self) -> None:
+        """Compare every account with its venue."""
+        accounts = await self._ledger.accounts()
+        async with asyncio.TaskGroup() as group:
+            for account in accounts:
+                group.create_task(self._match(account))
+        if all((one.tenant, one.id) in self._matched for one in accounts):
+            self._first.set()
+
+    async def sweep(self) -> None:
+        """Do what the outbox still holds."""
+        rows = await self._ledger.due(OUTBOX_ROWS_MAX, OUTBOX_LEASE_S)
+        async with asyncio.TaskGroup() as group:
+            for row in rows:
+                group.create_task(self._guarded(lambda row=row: self._dispatcher.handle(row), "outbox"))
+
+    async def enforce(self) -> None:
+        """Take back what kill switches cover."""
+        await self._enforcer.enforce()
+
+    async def _match(self, account: TradingAccount) -> None:
+        async def match() -> None:
+            if await self._reconciler.reconcile(account):
+                self._matched.add((account.tenant, account.id))
+
+        await self._guarded(match, f"account {account.id}")
+
+    async def _guarded(self, do: Callable[[], Awaitable[object]], what: str) -> bool:
+        """Do one thing; that it fails stops nothing else."""
+        async with self._places:
+            try:
+                await do()
+            except TickgateError as e:
+                log.warning("trading.round_failed", what=what, error=str(e))
+                return False
+            except Exception as e:
+                error_handler.report(e)
+                return False
+        return True
+
+    async def _for_ever(self, do: Callable[[], Awaitable[None]], interval_s: float) -> None:
+        while True:
+            began_s = time.monotonic()
+            try:
+                await do()
+            except TickgateError as e:
+                log.warning("trading.round_failed", what=getattr(do, "__name__", "round"), error=str(e))
+                await asyncio.sleep(FAILURE_PAUSE_S)
+            except Exception as e:
+                error_handler.report(e)
+                await asyncio.sleep(FAILURE_PAUSE_S)
+            await asyncio.sleep(max(0.0, interval_s - (time.monotonic() - began_s)))
+
+
+def rounds(hub: Hub, settings: Settings) -> TradingRounds:
+    """Return the rounds over this hub's services."""
+    settlement = Settlement(ledger=hub["order_ledger"], audit=hub["audit"])
+    return TradingRounds(
+        ledger=hub["order_ledger"],
+        dispatcher=dispatcher_of(hub, settings),
+        reconciler=reconciler_of(hub, settings),
+        enforcer=Enforcer(ledger=hub["order_ledger"], risk=hub["risk_book"], settlement=settlement),
+        advance=hub["paper_venue"].advance_all,
+        settings=settings.trading,
+    )
