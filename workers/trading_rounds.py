@@ -7,6 +7,7 @@ compare at a time. Nothing is sent before every account has been matched with it
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import structlog
@@ -82,7 +83,7 @@ class TradingRounds:
         rows = await self._ledger.due(OUTBOX_ROWS_MAX, OUTBOX_LEASE_S)
         async with asyncio.TaskGroup() as group:
             for row in rows:
-                group.create_task(self._guarded(lambda row=row: self._dispatcher.handle(row), "outbox"))
+                group.create_task(self._guarded(partial(self._dispatcher.handle, row), "outbox"))
 
     async def enforce(self) -> None:
         """Take back what kill switches cover."""

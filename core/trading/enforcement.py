@@ -1,4 +1,4 @@
-"""Kill switches take effect: what waits is denied, what works is taken back. New orders are denied by the risk checks."""
+"""Kill switches take effect: what waits is denied, what works is taken back. The risk checks deny what is new."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
