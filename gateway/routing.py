@@ -15,8 +15,8 @@ from core.ports.access import ApiKeys, Grants, Identity, Revocations, TokenVerif
 from core.ports.answers import AnswerStreams
 from core.ports.idempotency import Claim, Idempotency
 from core.ports.jobs import DeadLetters, JobQueue, QueueControl
-from core.ports.sources import TenantSources
 from core.ports.orders import OrderLedger
+from core.ports.sources import TenantSources
 from core.settings import Settings
 from core.trading.changes import OrderChanges
 from core.trading.submission import OrderEntrance

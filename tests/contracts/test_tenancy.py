@@ -20,7 +20,7 @@ from tests.engines import House, new_databases
 
 HASH = "0" * 64
 BYTES = "'\\x" + "00" * 32 + "'::bytea"
-UNBOUND = frozenset({"schema_steps", "revocations", "restores", "order_moves"})
+UNBOUND = frozenset({"schema_steps", "revocations", "restores"})
 """Tables of the whole house: no tenant's role may touch them."""
 
 ROWS: dict[str, str] = {
@@ -67,6 +67,16 @@ ROWS: dict[str, str] = {
     " values ('{tenant}', 'a', 'd', '1', '', 's', 'buy', 1, 1, 0, 0, 1)",
     "positions": "(tenant, account, ticket, symbol, side, volume, price_open, order_id, opened_at_ms)"
     " values ('{tenant}', 'a', 't', 's', 'buy', 1, 1, '', 1)",
+    "audit_events": "(tenant, seq, type, account, order_id, event, hash)"
+    " values ('{tenant}', 1, 't', '', '', '', sha256(''))",
+    "audit_heads": "(tenant) values ('{tenant}')",
+    "risk_limits": "(tenant, scope, target, limits, author) values ('{tenant}', 'tenant', '', '{{}}', 'a')",
+    "trading_states": "(tenant, scope, target, state, reason, author)"
+    " values ('{tenant}', 'tenant', '', 'ACTIVE', '', 'a')",
+    "kill_switches": "(tenant, scope, target, reason, engaged_by) values ('{tenant}', 'tenant', '', 'r', 'a')",
+    "paper_books": "(tenant, account) values ('{tenant}', 'a')",
+    "paper_deals": "(tenant, account, at_ms, deal) values ('{tenant}', 'a', 1, '{{}}')",
+    "paper_orders_ended": "(tenant, account, at_ms, ended) values ('{tenant}', 'a', 1, '{{}}')",
     "breaks": "(tenant, account, sort, subject, detail) values ('{tenant}', 'a', 'missing', 's', '{{}}')",
     "idempotency_keys": "(tenant, subject, key_hash, fingerprint, owner, lease_expires_at, expires_at)"
     f" values ('{{tenant}}', 's', {BYTES}, {BYTES}, gen_random_uuid(), now(), now())",
@@ -93,7 +103,9 @@ async def filled(settings: Settings) -> AsyncIterator[Postgres]:
     """Yield a pool on tables that hold a row of the tenants demo and rival each."""
     async with open_pool(settings, {}) as postgres:
         async with postgres.acquire() as connection:
+            await connection.execute("set session_replication_role = replica")
             await connection.execute(f"truncate {', '.join(ROWS)} cascade")
+            await connection.execute("reset session_replication_role")
             for table, values in ROWS.items():
                 for tenant in ("demo", "rival"):
                     await connection.execute(f"insert into {table} {values.format(tenant=tenant)}")

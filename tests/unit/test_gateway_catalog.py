@@ -22,6 +22,7 @@ from workers.queues import QUEUES
 from workers.records import RecordJobs
 from workers.similarity import SimilarityJobs
 from workers.topology import TopologyJobs
+from workers.trading_reads import TradingJobs
 
 
 def test_a_route_without_an_access_decision_refuses_to_start() -> None:
@@ -59,10 +60,11 @@ def test_every_job_has_a_queue_that_runs_and_a_function() -> None:
     nothing: Any = None
     reads = MarketReads(registry=nothing, reader=nothing, quotes_kept=nothing, certifier=nothing)
     exports = TickExports(limits=WorkerSettings(), registry=nothing, tick_pages=nothing, streams=nothing)
-    probes = {f"{queue}.probe" for queue in QUEUES} | {"database.health"}
+    probes = {f"{queue}.probe" for queue in QUEUES} | {"database.health", "orders.dispatch"}
     records = [RecordJobs(kind=kind, keeper=nothing) for kind in SHELVES]
     searches = [SimilarityJobs(kind=kind, keeper=nothing) for kind in SEARCHED]
     graph = TopologyJobs(topology=nothing)
-    makers = (reads, exports, *records, AnnotationJobs(keeper=nothing), *searches, graph)
+    trading = TradingJobs(reads=nothing)
+    makers = (reads, exports, *records, AnnotationJobs(keeper=nothing), *searches, graph, trading)
     served = {function.name for maker in makers for function in maker.functions()}
     assert served | probes == set(JOBS)

@@ -4,7 +4,7 @@ Tables come from the catalogue, so that none is forgotten. A part begins with th
 COPY's text, which any later PostgreSQL reads.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from graphlib import TopologicalSorter
 from typing import Any, Final
@@ -166,8 +166,10 @@ class PostgresDumps:
                 for child, parent in await connection.fetch(_REFERENCES):
                     if child != parent:
                         references[child].add(parent)
+            await _let_triggers_rest(connection, tables, rest=True)
             loading = PostgresLoading(connection, tables, references)
             yield loading
+            await _let_triggers_rest(connection, tables, rest=False)
             await loading.count_on()
 
     @asynccontextmanager
@@ -208,6 +210,15 @@ async def _require_alone(connection: asyncpg.Connection) -> None:
             f"{others} connections of running processes are open on the ledger; stop them first",
             code="RESTORE_WHILE_RUNNING",
         )
+
+
+async def _let_triggers_rest(connection: asyncpg.Connection, tables: Iterable[str], *, rest: bool) -> None:
+    """Put rows back as they were, not as new ones come in. Should we fail, the transaction wakes the triggers again."""
+    with _translated():
+        for table in tables:
+            await connection.execute(
+                f"alter table {_quoted(table)} {'disable' if rest else 'enable'} trigger user"
+            )
 
 
 async def _tables(connection: asyncpg.Connection) -> dict[str, Sequence[str]]:

@@ -48,9 +48,9 @@ _LOCK: Final = (
 _FACTS: Final = f"""
 with moving as (
     select symbol, side, volume - filled_volume as left_volume, notional, margin_needed, volume, filled_volume,
-        state in {UNCOUNTED} or updated_at > coalesce($6, '-infinity') as uncounted, state in {WORKING} as working
+        state in {UNCOUNTED} or updated_at > coalesce($6::timestamptz, '-infinity') as uncounted, state in {WORKING} as working
     from orders where tenant = $1 and account = $2
-        and (state in {WORKING} or state = 'FILLED' and updated_at > coalesce($6, '-infinity'))
+        and (state in {WORKING} or state = 'FILLED' and updated_at > coalesce($6::timestamptz, '-infinity'))
 ), lately as (
     select * from orders where tenant = $1 and account = $2 and submitted_at > clock_timestamp() - interval '60 s'
 )
@@ -63,10 +63,10 @@ select clock_timestamp() as now,
     (select coalesce(sum(case when uncounted then notional else notional * left_volume / volume end), 0)
         from moving) as notional_moving,
     (select count(*) from lately) as submits,
-    (select count(*) from lately where symbol = $3 and side = $4 and type = $5 and volume = $7
-        and price is not distinct from $8 and stop_price is not distinct from $9 and state <> 'DENIED'
-        and submitted_at > clock_timestamp() - make_interval(secs => $10)) as twins,
-    $11 <> '' and exists(select from orders where tenant = $1 and account = $2 and client_order_id = $11
+    (select count(*) from lately where symbol = $3 and side = $4 and type = $5 and volume = $7::numeric
+        and price is not distinct from $8::numeric and stop_price is not distinct from $9::numeric and state <> 'DENIED'
+        and submitted_at > clock_timestamp() - make_interval(secs => $10::float8)) as twins,
+    $11::text <> '' and exists(select from orders where tenant = $1 and account = $2 and client_order_id = $11
         and state <> 'DENIED') as id_used
 """
 _COLUMNS: Final = (*ASKED, *STANDS, "state", "denials")

@@ -190,7 +190,7 @@ class PostgresRiskBook:
             "insert into trading_states (tenant, scope, target, state, reason, author)"
             " values ($1, $2, $3, $4, $5, $6) on conflict (tenant, scope, target) do update set"
             " state = excluded.state, reason = excluded.reason, author = excluded.author,"
-            " version = excluded.version, set_at = excluded.set_at"
+            " version = trading_states.version + 1, set_at = excluded.set_at"
             " returning scope, target, state, version, reason, author, set_at",
             work.tenant,
             scope,

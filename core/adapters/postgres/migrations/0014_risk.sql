@@ -15,12 +15,14 @@ create table risk_limits (
     check ((scope = 'tenant') = (target = ''))
 );
 
+alter sequence risk_versions owned by risk_limits.version;
+
 create table trading_states (
     tenant text not null,
     scope text not null check (scope in ('tenant', 'account', 'strategy')),
     target text collate "C" not null,
     state text not null check (state in ('ACTIVE', 'REDUCING', 'HALTED')),
-    version bigint not null default nextval('risk_versions'),
+    version bigint not null default 1,
     reason text not null,
     author text not null,
     set_at timestamptz not null default clock_timestamp(),
