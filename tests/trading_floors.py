@@ -6,15 +6,20 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import msgspec
+from ulid import ULID
 
 from core.infrastructure.central_hub import open_hub
+from core.model.ledger import Fill, OrderEntry
+from core.model.orders import Order, OrderState, OrderType, Side
 from core.model.records import Account, Instrument, RecordKind
 from core.settings import Settings, TradingSettings
+from core.trading.positions import applied
 from tests.engines import House, free_port, wait_for
 from tests.gateways import FrontDoor, Process, build, running
 
@@ -150,3 +155,53 @@ def running_floor(root: Path, house: House, **trading: Any) -> Iterator[Floor]:
 def _is_matched(http: httpx.Client) -> bool:
     answers = [http.get(f"/v1/accounts/{name}/standing") for name in ("paper", "hedged")]
     return all(answer.status_code == 200 and answer.json()["reconciled_at_ms"] for answer in answers)
+
+
+def queued_order(settings: Settings, tenant: str, name: str) -> str:
+    """Keep an order nobody will send, on an account that is there; return its id."""
+    order = Order(
+        id=str(ULID()),
+        tenant=tenant,
+        account=name,
+        symbol=SYMBOL,
+        side=Side.BUY,
+        type=OrderType.LIMIT,
+        volume=Decimal("0.1"),
+        price=Decimal("1.05"),
+    )
+    entry = OrderEntry(order=order, state=OrderState.QUEUED, version=1, submitted_by="client:demo")
+
+    async def keep() -> None:
+        async with open_hub(settings, {"order_ledger"}) as hub, hub["order_ledger"].work(tenant) as work:
+            await hub["order_ledger"].lock_account(work, name)
+            await hub["order_ledger"].add(work, entry)
+
+    asyncio.run(keep())
+    return order.id
+
+
+def traded(settings: Settings, tenant: str, name: str) -> None:
+    """Keep a fill and the position it made."""
+    fill = Fill(
+        account=name,
+        deal="1",
+        order=None,
+        venue_order="7",
+        position="1",
+        symbol=SYMBOL,
+        side=Side.BUY,
+        volume=Decimal("0.1"),
+        price=Decimal("1.1"),
+        profit=Decimal(0),
+        commission=Decimal(0),
+        at_ms=1_790_000_000_000,
+    )
+
+    async def keep() -> None:
+        async with open_hub(settings, {"order_ledger"}) as hub, hub["order_ledger"].work(tenant) as work:
+            ledger = hub["order_ledger"]
+            await ledger.lock_account(work, name)
+            await ledger.record_fills(work, [fill])
+            await ledger.hold(work, name, applied([], [fill], hedging=True))
+
+    asyncio.run(keep())

@@ -18,6 +18,7 @@ from tests.dead_letters import bury, letter
 from tests.engines import House, wait_for
 from tests.gateways import DAY_MS, FrontDoor, tick
 from tests.record_keepers import body_of
+from tests.trading_floors import queued_order, traded
 
 ROWS = [
     tick(1, DAY_MS + 1_000, 1.1, 1.2),
@@ -45,6 +46,9 @@ ASKED = {
     "/v1/keys": "/v1/keys",
     "/v1/sources": "/v1/sources",
     "/v1/queues": "/v1/queues",
+    "/v1/orders": "/v1/orders",
+    "/v1/fills": "/v1/fills",
+    "/v1/positions": "/v1/positions",
     "/v1/dead-letters": "/v1/dead-letters",
     **{f"/v1/{kind}": f"/v1/{kind}" for kind in SHELVES},
     "/.well-known/jwks.json": "/.well-known/jwks.json",
@@ -75,6 +79,8 @@ def http(door: FrontDoor) -> Iterator[httpx.Client]:
         bury(door.settings, letter("demo"))
         for kind in SHELVES:
             keep(http, kind)
+        queued_order(door.settings, "demo", "a")
+        traded(door.settings, "demo", "a")
         yield http
 
 

@@ -29,10 +29,13 @@ from tests.dead_letters import bury, letter, queued_job
 from tests.engines import House, wait_for
 from tests.gateways import DAY_MS, FrontDoor, tick
 from tests.record_keepers import body_of
+from tests.trading_floors import queued_order
 
 OWNER, STRANGER = "demo", "rival"
 CREDENTIALS = {"client_id": OWNER, "client_secret": gateways.SECRET}
 A_DAY_MS = 86_400_000
+DESK = "desk"
+ORDER = {"account": DESK, "symbol": "EURUSD", "side": "buy", "type": "market", "volume": "0.1"}
 KEY: dict[str, Any] = {
     "name": "k",
     "scopes": ["keys:read"],
@@ -203,6 +206,15 @@ class Matrix:
             headers = {"Authorization": f"Bearer {self.token(client)}", **named()}
             assert self.http.post("/v1/services", json=wish, headers=headers).status_code == 201
 
+    def make_desk(self, client: str) -> None:
+        """Make the account that orders here are for."""
+        wish = {**msgspec.to_builtins(body_of(RecordKind.ACCOUNTS)), "id": DESK}
+        headers = {"Authorization": f"Bearer {self.token(client)}", **named()}
+        assert self.http.post("/v1/accounts", json=wish, headers=headers).status_code == 201
+
+    def queued_order(self) -> dict[str, str]:
+        return {"id": queued_order(self.door.settings, OWNER, DESK)}
+
     def queued_job(self) -> dict[str, str]:
         return {"id": queued_job(self.door.settings, OWNER)}
 
@@ -238,6 +250,16 @@ PLANS: dict[str, Plan] = {
         for name in ("downstream", "upstream", "impact")
     },
     "GET /v1/services/{id}/path": Plan(query={"to": "a"}, owned=Matrix.made_service),
+    "POST /v1/orders": Plan(json=ORDER, answers=frozenset({202})),
+    "POST /v1/orders/cancel": Plan(json={"account": DESK}, answers=frozenset({202})),
+    "POST /v1/orders/{id}/cancel": Plan(owned=Matrix.queued_order, answers=frozenset({202})),
+    # Nobody has sent it yet.
+    "POST /v1/orders/{id}/modify": Plan(
+        json={"price": "1.06"}, owned=Matrix.queued_order, answers=frozenset({409})
+    ),
+    "GET /v1/orders/{id}": Plan(owned=Matrix.queued_order),
+    "GET /v1/orders/{id}/events": Plan(owned=Matrix.queued_order),
+    "GET /v1/accounts/{id}/standing": Plan(owned=lambda matrix: matrix.made_record(RecordKind.ACCOUNTS)),
     "GET /v1/jobs/{id}": Plan(owned=Matrix.finished_job),
     "DELETE /v1/jobs/{id}": Plan(owned=Matrix.queued_job),
     "GET /v1/dead-letters/{id}": Plan(owned=Matrix.buried),
@@ -286,6 +308,7 @@ def matrix(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
         matrix = Matrix(door, http, claims)
         for client in (OWNER, STRANGER):
             matrix.make_services(client)
+            matrix.make_desk(client)
         yield matrix
 
 

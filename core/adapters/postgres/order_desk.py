@@ -48,7 +48,8 @@ _LOCK: Final = (
 _FACTS: Final = f"""
 with moving as (
     select symbol, side, volume - filled_volume as left_volume, notional, margin_needed, volume, filled_volume,
-        state in {UNCOUNTED} or updated_at > coalesce($6::timestamptz, '-infinity') as uncounted, state in {WORKING} as working
+        state in {UNCOUNTED} or updated_at > coalesce($6::timestamptz, '-infinity') as uncounted,
+        state in {WORKING} as working
     from orders where tenant = $1 and account = $2
         and (state in {WORKING} or state = 'FILLED' and updated_at > coalesce($6::timestamptz, '-infinity'))
 ), lately as (
