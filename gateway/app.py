@@ -131,6 +131,8 @@ def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> 
                 exports=Places(settings.gateway.exports_max),
                 limits=Limits(settings.limits, hub["rate_limiter"]),
                 ledger=hub["order_ledger"],
+                risk=hub["risk_book"],
+                audit=hub["audit"],
                 entrance=entrance,
                 changes=OrderChanges(ledger=hub["order_ledger"], settlement=settlement, entrance=entrance),
             )

@@ -36,6 +36,7 @@ from gateway import (
     order_catalog,
     queues,
     record_catalog,
+    risk_catalog,
     source_catalog,
 )
 from gateway.door import Door, Doors
@@ -379,6 +380,7 @@ ENDPOINTS: Final = (
     ),
     *source_catalog.ENDPOINTS,
     *order_catalog.ENDPOINTS,
+    *risk_catalog.ENDPOINTS,
     *record_catalog.ENDPOINTS,
 )
 

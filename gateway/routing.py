@@ -13,9 +13,11 @@ from core.messages.message import Message
 from core.model.principals import Principal, Scope
 from core.ports.access import ApiKeys, Grants, Identity, Revocations, TokenVerifier
 from core.ports.answers import AnswerStreams
+from core.ports.audit import AuditTrail
 from core.ports.idempotency import Claim, Idempotency
 from core.ports.jobs import DeadLetters, JobQueue, QueueControl
 from core.ports.orders import OrderLedger
+from core.ports.risk import RiskDesk
 from core.ports.sources import TenantSources
 from core.settings import Settings
 from core.trading.changes import OrderChanges
@@ -68,6 +70,8 @@ class Services:
     exports: Places
     limits: Limits
     ledger: OrderLedger
+    risk: RiskDesk
+    audit: AuditTrail
     entrance: OrderEntrance
     changes: OrderChanges
 

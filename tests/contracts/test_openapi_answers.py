@@ -48,6 +48,9 @@ ASKED = {
     "/v1/queues": "/v1/queues",
     "/v1/orders": "/v1/orders",
     "/v1/fills": "/v1/fills",
+    "/v1/kill-switches": "/v1/kill-switches",
+    "/v1/risk-limits": "/v1/risk-limits",
+    "/v1/trading-states": "/v1/trading-states",
     "/v1/positions": "/v1/positions",
     "/v1/dead-letters": "/v1/dead-letters",
     **{f"/v1/{kind}": f"/v1/{kind}" for kind in SHELVES},
@@ -80,6 +83,7 @@ def http(door: FrontDoor) -> Iterator[httpx.Client]:
         for kind in SHELVES:
             keep(http, kind)
         queued_order(door.settings, "demo", "a")
+        set_risk(http)
         traded(door.settings, "demo", "a")
         yield http
 
@@ -89,6 +93,17 @@ def keep(http: httpx.Client, kind: RecordKind) -> None:
         wish = {**msgspec.to_builtins(body_of(kind)), "id": name}
         answer = http.post(f"/v1/{kind}", json=wish, headers={"Idempotency-Key": f"{kind}-{name}-made"})
         assert answer.status_code == 201, answer.text
+
+
+def set_risk(http: httpx.Client) -> None:
+    """Set one of everything, of a strategy nobody has."""
+    wish = {"scope": "strategy", "id": "s", "reason": "r"}
+    answer = http.post("/v1/kill-switches", json=wish, headers={"Idempotency-Key": "a-switch"})
+    assert answer.status_code == 201, answer.text
+    limits = {"volume_max": "5", "restricted": ["XYZ"]}
+    assert http.put("/v1/risk-limits/strategy/s", json=limits, headers={"If-Match": "*"}).status_code == 200
+    state = {"state": "ACTIVE", "reason": "r"}
+    assert http.put("/v1/trading-states/strategy/s", json=state).status_code == 200
 
 
 def promised(path: str, status: int, kind: str = "application/json") -> dict[str, Any]:

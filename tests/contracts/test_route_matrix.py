@@ -35,6 +35,9 @@ OWNER, STRANGER = "demo", "rival"
 CREDENTIALS = {"client_id": OWNER, "client_secret": gateways.SECRET}
 A_DAY_MS = 86_400_000
 DESK = "desk"
+SWITCH = {"scope": "strategy", "id": "nobody's", "reason": "r"}
+SYMBOL_SCOPE = {"scope": "symbol", "id": "XYZ"}
+STRATEGY_SCOPE = {"scope": "strategy", "id": "nobody's"}
 ORDER = {"account": DESK, "symbol": "EURUSD", "side": "buy", "type": "market", "volume": "0.1"}
 KEY: dict[str, Any] = {
     "name": "k",
@@ -70,6 +73,7 @@ AS_TOKEN = {
 @dataclass(frozen=True)
 class Plan:
     """How a route is called so that its owner succeeds. owned: makes what the path names and returns its parameters;
+    place: parameters that name no more than a place, which every tenant has of its own;
     by_key: what the owner's key is answered, where that differs.
     """
 
@@ -77,6 +81,7 @@ class Plan:
     form: dict[str, str] | None = None
     json: Any = None
     owned: Callable[["Matrix"], dict[str, str]] | None = None
+    place: dict[str, str] = field(default_factory=dict)
     answers: frozenset[int] = frozenset({200})
     by_key: frozenset[int] = frozenset()
     headers: dict[str, str] = field(default_factory=dict)
@@ -143,7 +148,7 @@ class Matrix:
     def call(self, endpoint: Endpoint, plan: Plan, caller: Caller, **parameters: str) -> httpx.Response:
         return self.http.request(
             endpoint.method,
-            endpoint.path.format(**parameters),
+            endpoint.path.format(**plan.place, **parameters),
             params=plan.query,
             data=plan.form,
             json=plan.json,
@@ -212,6 +217,16 @@ class Matrix:
         headers = {"Authorization": f"Bearer {self.token(client)}", **named()}
         assert self.http.post("/v1/accounts", json=wish, headers=headers).status_code == 201
 
+    def made_switch(self) -> dict[str, str]:
+        answer = self.http.post("/v1/kill-switches", json=SWITCH, headers={**self.owner(), **named()})
+        assert answer.status_code == 201, answer.text
+        return {"id": answer.json()["id"]}
+
+    def set_limits(self, client: str) -> None:
+        headers = {"Authorization": f"Bearer {self.token(client)}", "If-Match": "*"}
+        path = "/v1/risk-limits/{scope}/{id}".format(**SYMBOL_SCOPE)
+        assert self.http.put(path, json={"volume_max": "5"}, headers=headers).status_code == 200
+
     def queued_order(self) -> dict[str, str]:
         return {"id": queued_order(self.door.settings, OWNER, DESK)}
 
@@ -259,6 +274,17 @@ PLANS: dict[str, Plan] = {
     ),
     "GET /v1/orders/{id}": Plan(owned=Matrix.queued_order),
     "GET /v1/orders/{id}/events": Plan(owned=Matrix.queued_order),
+    "POST /v1/kill-switches": Plan(json=SWITCH, answers=frozenset({201})),
+    "GET /v1/kill-switches/{id}": Plan(owned=Matrix.made_switch),
+    "DELETE /v1/kill-switches/{id}": Plan(owned=Matrix.made_switch),
+    "GET /v1/risk-limits/{scope}/{id}": Plan(place=SYMBOL_SCOPE),
+    "GET /v1/risk-limits/{scope}/{id}/versions": Plan(place=SYMBOL_SCOPE),
+    "PUT /v1/risk-limits/{scope}/{id}": Plan(
+        json={"volume_max": "5"}, place=SYMBOL_SCOPE, headers={"If-Match": "*"}
+    ),
+    "PUT /v1/trading-states/{scope}/{id}": Plan(
+        json={"state": "ACTIVE", "reason": "r"}, place=STRATEGY_SCOPE
+    ),
     "GET /v1/accounts/{id}/standing": Plan(owned=lambda matrix: matrix.made_record(RecordKind.ACCOUNTS)),
     "GET /v1/jobs/{id}": Plan(owned=Matrix.finished_job),
     "DELETE /v1/jobs/{id}": Plan(owned=Matrix.queued_job),
@@ -288,7 +314,7 @@ for _kind in SHELVES:
 
 def plan_of(endpoint: Endpoint) -> Plan:
     plan = PLANS.get(f"{endpoint.method} {endpoint.path}", Plan())
-    assert plan.owned or "{" not in endpoint.path, "what its path names has no recipe in PLANS"
+    assert plan.owned or plan.place or "{" not in endpoint.path, "what its path names has no recipe in PLANS"
     assert plan.form is not None or plan.json is not None or not endpoint.body, (
         "its body has no recipe in PLANS"
     )
@@ -309,6 +335,7 @@ def matrix(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
         for client in (OWNER, STRANGER):
             matrix.make_services(client)
             matrix.make_desk(client)
+            matrix.set_limits(client)
         yield matrix
 
 
@@ -364,5 +391,5 @@ def test_an_operators_route_is_shut_to_the_world(matrix: Matrix, endpoint: Endpo
 
 @pytest.mark.parametrize("endpoint", [e for e in ENDPOINTS if e.method == "GET"], ids=lambda e: e.path)
 def test_the_head_of_an_answer_is_guarded_as_the_answer(matrix: Matrix, endpoint: Endpoint) -> None:
-    path = endpoint.path.format(id="0", name="0")
+    path = endpoint.path.format(id="0", name="0", scope="0")
     assert matrix.http.head(path).status_code == matrix.http.get(path).status_code

@@ -1,0 +1,128 @@
+"""The routes of risk: kill switches, limits, trading states."""
+
+from typing import Any, Final
+
+import msgspec
+
+from core.model.principals import Scope
+from gateway import answers, risk
+from gateway.parameters import NoParameters
+from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
+from gateway.risk_shapes import (
+    LimitsAnswer,
+    LimitsPage,
+    LimitsWish,
+    StateAnswer,
+    StatePage,
+    StateWish,
+    SwitchAnswer,
+    SwitchPage,
+    SwitchQuery,
+    SwitchWish,
+    VersionPage,
+    VersionQuery,
+)
+from gateway.routing import Content, Endpoint, RateClass
+
+BODY_BYTES_MAX: Final = 96 * 1024
+
+
+def _told(what: str) -> Content:
+    return Content(description=what, schema=answers.Problem, types=(PROBLEM_TYPE,))
+
+
+def _content(schema: type[msgspec.Struct], *headers: str) -> Content:
+    return Content(description=(schema.__doc__ or "").partition("\n")[0], schema=schema, headers=headers)
+
+
+_READ: Final[dict[str, Any]] = {"access": Scope.ORDERS_READ, "rate": RateClass.READ}
+_SET: Final[dict[str, Any]] = {"access": Scope.RISK_ADMIN, "rate": RateClass.WRITE, "query": NoParameters}
+_NO_SWITCH: Final = _told("There is no such kill switch.")
+_NO_PLACE: Final = _told("There is no such scope, or nothing is set here.")
+
+ENDPOINTS: Final = (
+    Endpoint(
+        method="POST",
+        path="/v1/kill-switches",
+        handler=risk.engage,
+        body=_content(SwitchWish),
+        body_bytes_max=BODY_BYTES_MAX,
+        idempotent=True,
+        answers={201: _content(SwitchAnswer, "Location")},
+        **_SET,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/kill-switches",
+        handler=risk.switches,
+        query=SwitchQuery,
+        answers={200: _content(SwitchPage)},
+        **_READ,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/kill-switches/{id}",
+        handler=risk.switch,
+        query=NoParameters,
+        answers={200: _content(SwitchAnswer), 404: _NO_SWITCH},
+        **_READ,
+    ),
+    Endpoint(
+        method="DELETE",
+        path="/v1/kill-switches/{id}",
+        handler=risk.release,
+        answers={200: _content(SwitchAnswer), 404: _NO_SWITCH},
+        **_SET,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/risk-limits",
+        handler=risk.limits,
+        query=NoParameters,
+        answers={200: _content(LimitsPage)},
+        **_READ,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/risk-limits/{scope}/{id}",
+        handler=risk.limits_of,
+        query=NoParameters,
+        answers={200: _content(LimitsAnswer, "ETag"), 404: _NO_PLACE},
+        **_READ,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/risk-limits/{scope}/{id}/versions",
+        handler=risk.versions,
+        query=VersionQuery,
+        answers={200: _content(VersionPage), 404: _NO_PLACE},
+        **_READ,
+    ),
+    Endpoint(
+        method="PUT",
+        path="/v1/risk-limits/{scope}/{id}",
+        handler=risk.set_limits,
+        body=_content(LimitsWish),
+        body_bytes_max=BODY_BYTES_MAX,
+        headers=("If-Match",),
+        answers={200: _content(LimitsAnswer, "ETag"), 404: _NO_PLACE},
+        **_SET,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/trading-states",
+        handler=risk.states,
+        query=NoParameters,
+        answers={200: _content(StatePage)},
+        **_READ,
+    ),
+    Endpoint(
+        method="PUT",
+        path="/v1/trading-states/{scope}/{id}",
+        handler=risk.set_state,
+        body=_content(StateWish),
+        body_bytes_max=BODY_BYTES_MAX,
+        answers={200: _content(StateAnswer), 404: _NO_PLACE},
+        **_SET,
+    ),
+)

@@ -1,0 +1,94 @@
+"""Kill switches, limits and trading states: what they stop, how soon, and that it is written down."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.engines import House
+from tests.trading_floors import Floor, running_floor
+
+EFFECTIVE_S_MAX = 1.0
+
+
+@pytest.fixture(scope="module")
+def floor(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Floor]:
+    with running_floor(tmp_path_factory.mktemp("switches"), house) as running:
+        yield running
+
+
+def codes(order: dict[str, Any]) -> list[str]:
+    return [denial["code"] for denial in order["denials"]]
+
+
+@pytest.mark.parametrize(
+    ("switch", "price"),
+    [
+        ({"scope": "tenant"}, "1.081"),
+        ({"scope": "account", "id": "paper"}, "1.084"),
+        ({"scope": "strategy", "id": "trend"}, "1.087"),
+    ],
+)
+def test_a_switch_denies_what_comes_and_takes_back_what_works(
+    floor: Floor, switch: dict[str, str], price: str
+) -> None:
+    limit = {"type": "limit", "price": price, "strategy": "trend"}
+    working = floor.submit(**limit)
+    floor.reaches(working["id"], "ACCEPTED")
+    engaged = floor.post("/v1/kill-switches", {**switch, "reason": "enough"})
+    assert engaged.status_code == 201, engaged.text
+    began_s = time.monotonic()
+    denied = floor.submit(**{**limit, "price": f"{price}1"})
+    assert (denied["state"], codes(denied)) == ("DENIED", ["TRADING_HALTED"])
+    assert floor.ended(working["id"])["state"] == "CANCELED"
+    assert time.monotonic() - began_s < EFFECTIVE_S_MAX + 1
+    released = floor.http.delete(f"/v1/kill-switches/{engaged.json()['id']}")
+    assert (released.status_code, released.json()["engaged"]) == (200, False)
+    again = floor.submit(**{**limit, "price": f"{price}2"})
+    assert again["state"] == "QUEUED"
+    assert floor.post(f"/v1/orders/{again['id']}/cancel").status_code in {202, 409}
+
+
+def test_a_switch_of_something_else_stops_nothing(floor: Floor) -> None:
+    engaged = floor.post("/v1/kill-switches", {"scope": "account", "id": "hedged", "reason": "that one"})
+    assert floor.submit(volume="0.04")["state"] == "QUEUED"
+    floor.http.delete(f"/v1/kill-switches/{engaged.json()['id']}")
+
+
+def test_a_tenant_cannot_halt_everybody(floor: Floor) -> None:
+    answer = floor.post("/v1/kill-switches", {"scope": "global", "reason": "all of them"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "OPERATORS_ONLY")
+
+
+def test_a_state_that_only_reduces_lets_no_position_grow(floor: Floor) -> None:
+    path = "/v1/trading-states/account/paper"
+    assert floor.http.put(path, json={"state": "REDUCING", "reason": "calm down"}).status_code == 200
+    assert "REDUCING_ONLY" in codes(floor.submit(volume="0.06"))
+    assert floor.http.put(path, json={"state": "ACTIVE", "reason": "go on"}).status_code == 200
+    assert floor.submit(volume="0.06")["state"] == "QUEUED"
+
+
+def test_limits_are_versioned_and_the_strictest_holds(floor: Floor) -> None:
+    path = "/v1/risk-limits/symbol/EURUSD"
+    first = floor.http.put(path, json={"volume_max": "0.5"}, headers={"If-Match": '"0"'})
+    assert first.status_code == 200, first.text
+    stale = floor.http.put(path, json={"volume_max": "9"}, headers={"If-Match": '"0"'})
+    assert (stale.status_code, stale.json()["code"]) == (412, "VERSION_MISMATCH")
+    denied = floor.submit(volume="0.6")
+    assert codes(denied) == ["VOLUME_LIMIT"]
+    assert denied["limits_version"] == first.json()["version"]
+    wide = floor.http.put(path, json={}, headers={"If-Match": first.headers["etag"]})
+    assert wide.status_code == 200
+    assert [one["limits"] for one in floor.http.get(f"{path}/versions").json()["items"]] == [
+        {},
+        {"volume_max": "0.5"},
+    ]
+    assert floor.submit(volume="0.6")["state"] == "QUEUED"
+
+
+def test_a_limit_that_makes_no_sense_is_refused(floor: Floor) -> None:
+    answer = floor.http.put("/v1/risk-limits/tenant/-", json={"volume_max": "-1"}, headers={"If-Match": "*"})
+    assert answer.status_code == 400
+    unknown = floor.http.put("/v1/risk-limits/tenant/-", json={"courage_max": 1}, headers={"If-Match": "*"})
+    assert unknown.status_code == 400
