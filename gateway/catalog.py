@@ -11,6 +11,7 @@ from core.messages.annotations import MarkQuery
 from core.messages.jobs import (
     CONTENT_FORMATS,
     EXPORT_CONTENT_TYPES,
+    BarExportQuery,
     BarQuery,
     CompletenessQuery,
     ExportQuery,
@@ -90,6 +91,26 @@ def _page(schema: type[msgspec.Struct], types: tuple[str, ...] = ("application/j
         schema=schema,
         types=types,
         headers=("Link", "X-Next-Cursor", "Preference-Applied"),
+    )
+
+
+def _export(name: str, handler: Handler, query: type[Message]) -> Endpoint:
+    return Endpoint(
+        method="GET",
+        path=f"/v1/{name}s/export",
+        handler=handler,
+        access=Scope.MARKET_READ,
+        rate=RateClass.EXPORT,
+        query=query,
+        deadline_s=EXPORT_DEADLINE_S,
+        answers={
+            200: Content(
+                description=f"Every {name}; an answer that breaks off is not whole.",
+                types=EXPORTED,
+                headers=("Content-Disposition",),
+            ),
+            404: _missing("The tenant has no such source."),
+        },
     )
 
 
@@ -221,24 +242,9 @@ ENDPOINTS: Final = (
     _market("symbols", market.symbols, SymbolQuery, _page(answers.SymbolList)),
     _market("quotes", market.quotes, QuoteQuery, _page(answers.QuoteList)),
     _market("ticks", market.ticks, TickQuery, _page(answers.TickPage, FILES)),
-    Endpoint(
-        method="GET",
-        path="/v1/ticks/export",
-        handler=exports.ticks,
-        access=Scope.MARKET_READ,
-        rate=RateClass.EXPORT,
-        query=ExportQuery,
-        deadline_s=EXPORT_DEADLINE_S,
-        answers={
-            200: Content(
-                description="Every tick; an answer that breaks off is not whole.",
-                types=EXPORTED,
-                headers=("Content-Disposition",),
-            ),
-            404: _missing("The tenant has no such source."),
-        },
-    ),
+    _export("tick", exports.ticks, ExportQuery),
     _market("bars", market.bars, BarQuery, _page(answers.BarPage, FILES)),
+    _export("bar", exports.bars, BarExportQuery),
     _market("quarantine", market.quarantine, QuarantineQuery, _page(answers.QuarantinePage, FILES)),
     _market("marks", market.marks, MarkQuery, _page(MARK_PAGE)),
     _market("completeness", market.completeness, CompletenessQuery, _page(answers.CertificateList)),

@@ -1,4 +1,4 @@
-"""Exports: all ticks of a symbol in one answer, sent as fast as its reader takes it and never held as a whole.
+"""Exports: all ticks or bars of a symbol in one answer, sent as fast as its reader takes it and never held as a whole.
 
 An answer that fails before its first byte is a problem like any other. One that fails later is broken off: its last
 chunk never comes, so nobody can take a part for the whole.
@@ -14,7 +14,15 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from core.errors.exceptions import Unavailable
-from core.messages.jobs import EXPORT_CONTENT_TYPES, Answer, ExportFormat, ExportOrder, ExportQuery
+from core.messages.jobs import (
+    EXPORT_CONTENT_TYPES,
+    Answer,
+    BarExportOrder,
+    BarExportQuery,
+    ExportFormat,
+    ExportOrder,
+    ExportQuery,
+)
 from gateway.parameters import parse
 from gateway.routing import Call
 
@@ -36,13 +44,27 @@ async def ticks(call: Call) -> Response:
     """Send all ticks of one symbol in one answer, at the pace of its reader."""
     query = parse(call.request, ExportQuery)
     stream = secrets.token_urlsafe(STREAM_NAME_BYTES)
+    return await _begun(call, query, "market.export", ExportOrder(query=query, stream=stream))
+
+
+async def bars(call: Call) -> Response:
+    """Send all bars of one symbol in one answer, at the pace of its reader."""
+    query = parse(call.request, BarExportQuery)
+    stream = secrets.token_urlsafe(STREAM_NAME_BYTES)
+    return await _begun(call, query, "market.export_bars", BarExportOrder(query=query, stream=stream))
+
+
+async def _begun(
+    call: Call, query: ExportQuery, function: str, order: ExportOrder | BarExportOrder
+) -> "Export":
+    """Ask for an export and wait for its first chunk."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(call.services.exports.one(call.caller.tenant))
-        chunks = await stack.enter_async_context(call.services.answer_streams.reading(stream))
+        chunks = await stack.enter_async_context(call.services.answer_streams.reading(order.stream))
         asking = asyncio.create_task(
             call.services.queue.ask(
-                "market.export",
-                ExportOrder(query=query, stream=stream),
+                function,
+                order,
                 tenant=call.caller.tenant,
                 timeout_ms=ANSWER_TIMEOUT_S * 1_000,
             )
@@ -145,7 +167,9 @@ async def _cancelled(task: "asyncio.Task[Any]") -> None:
 
 
 def _headers(query: ExportQuery) -> dict[str, str]:
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in query.symbol)
+    # MetaTrader names its files alike.
+    name = f"{query.symbol}_{query.interval}" if isinstance(query, BarExportQuery) else query.symbol
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
     return {
         "Content-Type": EXPORT_CONTENT_TYPES[query.format],
         "Content-Disposition": f'attachment; filename="{safe}.{SUFFIXES[query.format]}"',

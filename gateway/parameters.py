@@ -132,6 +132,10 @@ WIRES: Final[Mapping[str, Wire]] = {
     "price": Wire(
         description="Which price makes the bar; `auto` is the bid where there is one, else the last."
     ),
+    "digits": Wire(
+        description="How many digits the symbol's prices have: `mt5` counts spreads in the last one. Without it the"
+        " first bars tell."
+    ),
     "day": Wire(
         description="Only this day of the trade server's clock, as in `2024-10-04`.",
         parse=parse_day,

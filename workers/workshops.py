@@ -39,6 +39,7 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "tick_reader",
             "tick_changes",
             "tick_pages",
+            "bar_pages",
             "cache",
             "answer_streams",
             "sources",

@@ -194,6 +194,11 @@ PROVIDERS: Final = _table(
         requires=frozenset({"clickhouse"}),
     ),
     Provider(
+        name="bar_pages",
+        opens="core.adapters.clickhouse.bar_pages:open_bar_pages",
+        requires=frozenset({"clickhouse"}),
+    ),
+    Provider(
         name="retention",
         opens="core.adapters.clickhouse.retention:open_retention",
         requires=frozenset({"clickhouse"}),

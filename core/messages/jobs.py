@@ -35,6 +35,8 @@ TICKS_MAX: Final = 50_000
 BARS_MAX: Final = 10_000
 SYMBOLS_MAX: Final = 100
 CURSOR_LENGTH_MAX: Final = 512
+DIGITS_MAX: Final = 10
+"""Behind the point of a price; spreads of bars are rounded to as many."""
 ROWS_DEFAULT: Final = 1_000
 DEFECT_TEXT: Final = "something on our side is broken; the developers need the fingerprint"
 
@@ -43,6 +45,7 @@ SourceName = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
 StreamName = Annotated[str, msgspec.Meta(min_length=16, max_length=64)]
 CursorText = Annotated[str, msgspec.Meta(min_length=1, max_length=CURSOR_LENGTH_MAX)]
 TickLimit = Annotated[int, msgspec.Meta(ge=1, le=TICKS_MAX)]
+Digits = Annotated[int, msgspec.Meta(ge=0, le=DIGITS_MAX)]
 BarLimit = Annotated[int, msgspec.Meta(ge=1, le=BARS_MAX)]
 
 
@@ -65,7 +68,7 @@ assert set(CONTENT_TYPES) == set(Format), "every format has its content type"
 
 
 class ExportFormat(StrEnum):
-    """How a whole export is written. MT5: as MetaTrader 5 exports ticks, and imports them."""
+    """How a whole export is written. MT5: as MetaTrader 5 exports ticks or bars, and imports them."""
 
     JSON = "json"
     CSV = "csv"
@@ -162,10 +165,28 @@ class ExportQuery(Message, frozen=True, kw_only=True):
     format: ExportFormat = ExportFormat.JSON
 
 
+class BarExportQuery(ExportQuery, frozen=True, kw_only=True):
+    """All bars of one symbol in the order of (time, source), in one answer.
+
+    digits: of the symbol's prices, in which MetaTrader counts spreads; None where they are to be told from the bars.
+    """
+
+    interval: Interval = Interval.M1
+    price: BarPrice = BarPrice.AUTO
+    digits: Digits | None = None
+
+
 class ExportOrder(Message, frozen=True, kw_only=True):
     """An export on its way to a worker. stream: the answer stream somebody reads it from."""
 
     query: ExportQuery
+    stream: StreamName
+
+
+class BarExportOrder(Message, frozen=True, kw_only=True):
+    """An export of bars on its way to a worker, as `ExportOrder`."""
+
+    query: BarExportQuery
     stream: StreamName
 
 
@@ -291,13 +312,16 @@ JOBS: Final = _table(
     JobKind(function="market.symbols", queue="database", request=SymbolQuery, scope=Scope.MARKET_READ),
     JobKind(function="market.quotes", queue="database", request=QuoteQuery, scope=Scope.MARKET_READ),
     JobKind(function="market.ticks", queue="database", request=TickQuery, scope=Scope.MARKET_READ),
-    JobKind(
-        function="market.export",
-        queue="database",
-        request=ExportOrder,
-        scope=Scope.MARKET_READ,
-        # Its reader was connected to the run that died.
-        replayable=False,
+    *(
+        JobKind(
+            function=function,
+            queue="database",
+            request=order,
+            scope=Scope.MARKET_READ,
+            # Its reader was connected to the run that died.
+            replayable=False,
+        )
+        for function, order in (("market.export", ExportOrder), ("market.export_bars", BarExportOrder))
     ),
     JobKind(function="market.bars", queue="database", request=BarQuery, scope=Scope.MARKET_READ),
     JobKind(function="market.quarantine", queue="database", request=QuarantineQuery, scope=Scope.MARKET_READ),

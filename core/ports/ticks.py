@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from core.messages.jobs import Answer, BarQuery, ExportQuery, QuarantineQuery, TickQuery
+    from core.messages.jobs import Answer, BarQuery, QuarantineQuery, TickQuery
     from core.messages.wire import Notice
     from core.model.freshness import Reach
     from core.model.ticks import MarketCursor, Tally, TickBlock
+
+Exported_contra = TypeVar("Exported_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,17 +173,18 @@ class TickReader(Protocol):
         """
 
 
-class TickPages(Protocol):
-    """The store of ticks as exports read it: all of an answer, a bounded piece at a time."""
+class ExportPages(Protocol[Exported_contra]):
+    """Ticks, or bars made of them, as exports read them: all of an answer, a bounded piece at a time."""
 
-    async def sources(self, query: ExportQuery, sources: Sequence[str], rows_max: int) -> Sequence[str]:
+    async def sources(self, query: Exported_contra, sources: Sequence[str], rows_max: int) -> Sequence[str]:
         """Return those of `sources` that have ticks to export.
 
-        Raises: Invalid (code TOO_MANY_ROWS): together they have more than `rows_max`. Unavailable.
+        Raises: Invalid (code TOO_MANY_ROWS): together they have more than `rows_max` of what is exported, or so many
+        bars are possible that there may be more. Unavailable.
         """
 
-    def pages(self, query: ExportQuery, sources: Sequence[str]) -> AsyncGenerator[bytes, None]:
-        """Yield the ticks in their order, at least one page.
+    def pages(self, query: Exported_contra, sources: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        """Yield what is exported in its order, at least one page.
 
         JSON: lines. CSV: lines, the first page with the header. Arrow and Parquet: each page an Arrow stream of
         the same schema. Raises: Unavailable.

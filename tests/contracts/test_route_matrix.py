@@ -257,6 +257,7 @@ PLANS: dict[str, Plan] = {
     "GET /v1/ticks": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/ticks/export": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/bars": Plan(query={"symbol": "EURUSD"}),
+    "GET /v1/bars/export": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/marks": Plan(query={"symbol": "EURUSD"}),
     "GET /v1/quotes": Plan(query={"symbols": "EURUSD"}),
     **{f"POST /v1/{kind}/search": Plan(json={"text": "x"}) for kind in SEARCHED},

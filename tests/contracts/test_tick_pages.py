@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.adapters.clickhouse.client import ClickHouse, connect
+from core.adapters.clickhouse.export_pages import FIRST_PAGE_ROWS, SOURCE_ROWS_MIN
 from core.adapters.clickhouse.reading import Reads
-from core.adapters.clickhouse.tick_pages import FIRST_PAGE_ROWS, SOURCE_ROWS_MIN, ClickHouseTickPages
+from core.adapters.clickhouse.tick_pages import ClickHouseTickPages
 from core.errors.exceptions import Invalid
 from core.messages.jobs import ExportQuery, Format
 from core.settings import Settings

@@ -16,7 +16,7 @@ from gateway.catalog import ENDPOINTS, routes
 from gateway.problems import problem
 from gateway.routing import Access, Endpoint
 from workers.annotations import AnnotationJobs
-from workers.exports import TickExports
+from workers.exports import Exports
 from workers.market import MarketReads
 from workers.queues import QUEUES
 from workers.records import RecordJobs
@@ -59,7 +59,9 @@ def test_every_job_has_a_queue_that_runs_and_a_function() -> None:
     assert {kind.queue for kind in JOBS.values()} <= set(QUEUES)
     nothing: Any = None
     reads = MarketReads(registry=nothing, reader=nothing, quotes_kept=nothing, certifier=nothing)
-    exports = TickExports(limits=WorkerSettings(), registry=nothing, tick_pages=nothing, streams=nothing)
+    exports = Exports(
+        limits=WorkerSettings(), registry=nothing, tick_pages=nothing, bar_pages=nothing, streams=nothing
+    )
     probes = {f"{queue}.probe" for queue in QUEUES} | {"database.health", "orders.dispatch"}
     records = [RecordJobs(kind=kind, keeper=nothing) for kind in SHELVES]
     searches = [SimilarityJobs(kind=kind, keeper=nothing) for kind in SEARCHED]

@@ -1,10 +1,20 @@
 """What every read of ticks shares: the WHERE clause, the formats, the limits, and JSON lists without Python rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from core.adapters.clickhouse.client import ClickHouse, traced
-from core.messages.jobs import CONTENT_TYPES, Answer, ExportQuery, Format, Query, TimeBase
+from core.messages.jobs import (
+    CONTENT_TYPES,
+    Answer,
+    BarQuery,
+    ExportQuery,
+    Format,
+    Query,
+    TickQuery,
+    TimeBase,
+)
 from core.settings import ClickHouseSettings
 
 STORE_FORMATS: Final[dict[Format, str]] = {
@@ -19,6 +29,8 @@ UTC_TIME: Final = "time_msc - toInt64(utc_offset_s) * 1000"
 UTC_OFFSET_MS_MAX: Final = 24 * 3_600_000
 """No trade server's clock is further from UTC; it turns a bound in UTC into one the primary key knows."""
 THREADS_MAX: Final = 2
+
+SymbolQuery = TickQuery | BarQuery | ExportQuery
 
 
 @dataclass(slots=True)
@@ -43,6 +55,15 @@ def of_sources(sources: list[str]) -> Condition:
         condition.add("source = {source:String}", source=sources[0])
     else:
         condition.add("source in {sources:Array(String)}", sources=sources)
+    return condition
+
+
+def of_symbol(query: SymbolQuery, sources: Sequence[str]) -> Condition:
+    """Begin a condition on the good ticks of the query's symbol within its bounds."""
+    condition = of_sources(list(sources))
+    condition.add("symbol = {symbol:String}", symbol=query.symbol)
+    condition.add("quarantine = 'OK'")
+    between(condition, query)
     return condition
 
 

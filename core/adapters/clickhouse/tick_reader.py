@@ -15,6 +15,7 @@ from core.adapters.clickhouse.reading import (
     between,
     json_list,
     of_sources,
+    of_symbol,
     split_lines,
 )
 from core.messages.jobs import CONTENT_TYPES, Answer, BarQuery, Format, QuarantineQuery, TickQuery
@@ -61,11 +62,7 @@ class ClickHouseTickReader:
     async def ticks(self, query: TickQuery, sources: Sequence[str]) -> Answer:
         if not sources:
             return await self._nothing(query.format, TICK_COLUMNS)
-        condition = of_sources(list(sources))
-        condition.add("symbol = {symbol:String}", symbol=query.symbol)
-        condition.add("quarantine = 'OK'")
-        between(condition, query)
-        return await self._page(TICK_COLUMNS, condition, query, apart=sources)
+        return await self._page(TICK_COLUMNS, of_symbol(query, sources), query, apart=sources)
 
     async def quarantine(self, query: QuarantineQuery, sources: Sequence[str]) -> Answer:
         if not sources:

@@ -1,4 +1,4 @@
-"""Files of ticks made of pages that come one after the other, holding one page at a time.
+"""Files of ticks or bars made of pages that come one after the other, holding one page at a time.
 
 Text needs no making: the store writes its lines. This module loads pyarrow, some 60 MB: only who writes columns
 imports it, through the Import Manager.
