@@ -31,6 +31,7 @@ OUTBOX_LEASE_S: Final = 20.0
 """Longer than a venue may take, so that nobody else is given what is being done."""
 AT_ONCE_MAX: Final = 16
 PAPER_INTERVAL_S: Final = 0.05
+PAPER_IDLE_S: Final = 0.5
 ENFORCE_INTERVAL_S: Final = 0.25
 FAILURE_PAUSE_S: Final = 0.5
 
@@ -45,7 +46,7 @@ class TradingRounds:
         dispatcher: Dispatcher,
         reconciler: Reconciler,
         enforcer: Enforcer,
-        advance: Callable[[], Awaitable[None]],
+        advance: Callable[[], Awaitable[int]],
         settings: TradingSettings,
     ) -> None:
         self._ledger = ledger
@@ -64,7 +65,7 @@ class TradingRounds:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._for_ever(self.look, self._settings.sync_interval_ms / 1_000))
-            group.create_task(self._for_ever(self._advance, PAPER_INTERVAL_S))
+            group.create_task(self._for_ever(self.advance, PAPER_INTERVAL_S))
             group.create_task(self._for_ever(self.enforce, ENFORCE_INTERVAL_S))
             await self._first.wait()
             group.create_task(self._for_ever(self.sweep, self._settings.sweep_interval_ms / 1_000))
@@ -84,6 +85,11 @@ class TradingRounds:
         async with asyncio.TaskGroup() as group:
             for row in rows:
                 group.create_task(self._guarded(partial(self._dispatcher.handle, row), "outbox"))
+
+    async def advance(self) -> None:
+        """Let paper accounts meet the newest quotes; where none waits for one, look less often."""
+        if not await self._advance():
+            await asyncio.sleep(PAPER_IDLE_S)
 
     async def enforce(self) -> None:
         """Take back what kill switches cover."""

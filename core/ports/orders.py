@@ -48,6 +48,9 @@ class OrderLedger(OrderDesk, Protocol):
     def work(self, tenant: str) -> AbstractAsyncContextManager[Work]:
         """Open a transaction for the tenant; it commits when left without an error. Raises: Unavailable."""
 
+    def operators_work(self) -> AbstractAsyncContextManager[Work]:
+        """Open one for what belongs to no tenant; never for a caller. Raises: Unavailable."""
+
     async def now_ms(self, work: Work) -> int:
         """Return the clock all times here are told by. Raises: Unavailable."""
 

@@ -1,5 +1,8 @@
 """Kill switches, limits and trading states: what they stop, how soon, and that it is written down."""
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -92,3 +95,31 @@ def test_a_limit_that_makes_no_sense_is_refused(floor: Floor) -> None:
     assert answer.status_code == 400
     unknown = floor.http.put("/v1/risk-limits/tenant/-", json={"courage_max": 1}, headers={"If-Match": "*"})
     assert unknown.status_code == 400
+
+
+def test_the_operator_halts_everybody_at_once(floor: Floor) -> None:
+    halted = tickgate(floor, "halt", "--reason", "the whole house")
+    assert "(everybody)" in halted
+    denied = floor.submit(volume="0.08")
+    assert codes(denied) == ["TRADING_HALTED"]
+    (switch,) = json.loads(tickgate(floor, "halt", "--json"))["kill_switches"]
+    assert switch["scope"] == "global"
+    seen = floor.http.get(f"/v1/kill-switches/{switch['id']}").json()
+    assert (seen["scope"], seen["engaged"]) == ("global", True)
+    assert floor.http.delete(f"/v1/kill-switches/{switch['id']}").status_code == 404
+    assert tickgate(floor, "resume", switch["id"]).startswith("released")
+    assert tickgate(floor, "halt").strip() == "nothing is halted"
+    assert floor.submit(volume="0.08")["state"] == "QUEUED"
+
+
+def tickgate(floor: Floor, *arguments: str) -> str:
+    ended = subprocess.run(
+        [sys.executable, "-m", "core.cli.main", *arguments],
+        env=floor.door.worker.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout

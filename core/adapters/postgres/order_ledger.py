@@ -24,7 +24,7 @@ from core.adapters.postgres.order_rows import (
     outbox_row_of,
 )
 from core.adapters.postgres.pool import Postgres
-from core.adapters.postgres.work import PostgresWork, work_of
+from core.adapters.postgres.work import PostgresWork, operators_work, work_of
 from core.errors.exceptions import Defect, NotFound
 from core.model.ledger import Break, Command, Fill, Holding, OrderEntry, OutboxRow, Standing
 from core.model.orders import OrderState, may_move
@@ -61,6 +61,9 @@ class PostgresOrderLedger(PostgresOrderDesk):
 
     def work(self, tenant: str) -> AbstractAsyncContextManager[PostgresWork]:
         return work_of(self._postgres, tenant)
+
+    def operators_work(self) -> AbstractAsyncContextManager[PostgresWork]:
+        return operators_work(self._postgres)
 
     async def now_ms(self, work: PostgresWork) -> int:
         return ms(await work.connection.fetchval("select clock_timestamp()")) or 0

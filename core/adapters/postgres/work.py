@@ -21,3 +21,10 @@ async def work_of(postgres: Postgres, tenant: str) -> AsyncIterator[PostgresWork
     """Open a transaction for `tenant`; it commits when left without an error. Raises as `of_tenant` does."""
     async with postgres.of_tenant(tenant) as connection:
         yield PostgresWork(tenant, connection)
+
+
+@asynccontextmanager
+async def operators_work(postgres: Postgres) -> AsyncIterator[PostgresWork]:
+    """Open a transaction for what belongs to no tenant but to the house; row-level security does not apply to it."""
+    async with postgres.acquire() as connection, connection.transaction():
+        yield PostgresWork("", connection)

@@ -16,10 +16,11 @@ from core.infrastructure.config_manager import FILE_VARIABLE, load_settings, wri
 from core.infrastructure.deployment import belongings, ports, shutdown, supervision
 from core.infrastructure.deployment.layout import Layout, create
 from core.infrastructure.deployment.log_files import gist_of
+from core.infrastructure.deployment.paper_desk import provision_paper_desk
 from core.infrastructure.deployment.programs import Probe, Program, Stage
 from core.infrastructure.deployment.readiness import Finding, probe
 from core.infrastructure.deployment.supervision import ProcessState, Supervisor
-from core.infrastructure.deployment.wish import Wish, programs_of, remember, terminals_of
+from core.infrastructure.deployment.wish import DEMO_SOURCE, Wish, programs_of, remember, terminals_of
 from core.infrastructure.import_manager import resolve
 from core.infrastructure.migrator import migrate, stores_in_use
 from core.infrastructure.provisioning import NewClient, NewSource, provision
@@ -176,6 +177,8 @@ class Start:
             NewSource(name=name, token=Secret(token), tenant=DEMO_TENANT) for name, token in tokens.items()
         ]
         await provision(settings, [client], sources)
+        if DEMO_SOURCE in tokens:
+            await provision_paper_desk(settings, DEMO_TENANT, DEMO_SOURCE)
 
     def _of(self, *stages: Stage) -> list[Program]:
         return [program for program in self.programs if program.stage in stages]

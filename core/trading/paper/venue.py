@@ -90,13 +90,18 @@ class PaperVenue:
                 positions=tuple(_position(one) for one in book.positions),
             )
 
-    async def advance_all(self) -> None:
-        """Let every account's orders and positions meet the newest quotes. Raises: Unavailable."""
-        for account in await self.books.busy():
+    async def advance_all(self) -> int:
+        """Let all orders and positions meet the newest quotes; return how many accounts there were.
+
+        Raises: Unavailable.
+        """
+        busy = await self.books.busy()
+        for account in busy:
             try:
                 await self.advance(account)
             except TickgateError as e:
                 log.warning("paper.not_advanced", account=account.id, error=str(e))
+        return len(busy)
 
     async def advance(self, account: TradingAccount) -> None:
         """Let one account's orders and positions meet the newest quotes. Raises: Unavailable."""
