@@ -160,6 +160,20 @@ async def test_sparse_history_comes_whole_in_few_bounded_pages(
     assert len(pages) <= 2 + count // PAGE_ROWS + 1
 
 
+async def test_a_sparse_source_beside_a_dense_one_makes_no_page_large(
+    reads: Reads, store_settings: Settings
+) -> None:
+    dense, sparse = 200_000, 4_000
+    await generate(store_settings, "BESIDE", dense, time_msc=f"{DAY_MS} + number * 1000")
+    columns = {"source": "'demo2'", "time_msc": f"{DAY_MS} + number * 300000"}
+    await generate(store_settings, "BESIDE", sparse, **columns)
+    pages = await exported(reads, BarExportQuery(symbol="BESIDE", interval=Interval.S1))
+    keys = [(bar["time_ms"], bar["source"]) for page in pages for bar in page]
+    assert len(keys) == dense + sparse
+    assert keys == sorted(set(keys))
+    assert max(map(len, pages)) <= PAGE_ROWS
+
+
 async def test_long_bars_are_read_a_few_weeks_at_a_time(reads: Reads, store_settings: Settings) -> None:
     symbol, step_ms = "WEEKS", 30_000
     await generate(store_settings, symbol, 200_000, time_msc=f"{DAY_MS} + number * {step_ms}")
