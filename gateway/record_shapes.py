@@ -9,6 +9,7 @@ from core.messages.message import Message
 from core.messages.records import PAGE_DEFAULT, PageLimit
 from core.model.records import SHELVES, Body, RecordId, RecordKind
 from gateway import answers
+from gateway.order_shapes import StandingAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,12 @@ class Shapes:
     query: type[Message]
 
 
+_BESIDE: Final[dict[RecordKind, tuple[tuple[str, Any, Any], ...]]] = {
+    # Told of the one that is read, not of each in a list.
+    RecordKind.ACCOUNTS: (("standing", StandingAnswer | msgspec.UnsetType, msgspec.UNSET),),
+}
+
+
 def _shapes(kind: RecordKind) -> Shapes:
     body = SHELVES[kind].body
     name, text = body.__name__, (body.__doc__ or "").partition("\n")[0]
@@ -31,6 +38,7 @@ def _shapes(kind: RecordKind) -> Shapes:
             ("version", Annotated[str, msgspec.Meta(description="What If-Match names; also the ETag.")]),
             ("created_at_ms", answers.EpochMs),
             ("updated_at_ms", answers.EpochMs),
+            *_BESIDE.get(kind, ()),
         ],
         bases=(body,),
         kw_only=True,

@@ -31,6 +31,8 @@ from gateway.routing import Call, Handler
 _ID: Final = re.compile(ID_PATTERN)
 _TAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,128}"')
 _ANY: Final = "*"
+STEADY: Final = frozenset(RecordKind) - {RecordKind.ACCOUNTS}
+"""Kinds of which the version says all; how an account stands changes without anybody writing it."""
 
 
 def create(kind: RecordKind) -> Handler:
@@ -69,7 +71,7 @@ def read(kind: RecordKind) -> Handler:
         answer = await _ask(call, kind, Deed.READ, RecordQuestion(id=id_of(call)))
         if isinstance(answer, str):
             return accepted(answer)
-        if answer.version is not None and _is_known(call, answer.version):
+        if kind in STEADY and answer.version is not None and _is_known(call, answer.version):
             return Response(status_code=304, headers={"ETag": f'"{answer.version}"'})
         return _one(call, answer, 200)
 

@@ -99,10 +99,11 @@ class RecordJobs:
 
 
 def functions(hub: Hub, _settings: Settings) -> Sequence[JobFunction]:
-    """Return the functions of every kind."""
+    """Return the functions of every kind, but for accounts, which trade."""
     return [
         function
         for kind, shelf in SHELVES.items()
+        if kind is not RecordKind.ACCOUNTS
         for function in RecordJobs(kind=kind, keeper=hub[shelf.keeper]).functions()
     ]
 

@@ -24,10 +24,12 @@ from core.messages.orders import (
     order_fields,
     standing_fields,
 )
+from core.model.records import RecordKind
 from core.ports.jobs import JobFunction
 from core.ports.orders import TradingReads
 from core.settings import Settings
 from core.telemetry import tracing
+from workers.accounts import AccountJobs
 from workers.records import JSON_TYPE, converted
 
 
@@ -78,7 +80,9 @@ class TradingJobs:
 
 def functions(hub: Hub, _settings: Settings) -> Sequence[JobFunction]:
     """Return the functions over this hub's ledger."""
-    return TradingJobs(reads=hub["trading_reads"]).functions()
+    reads = hub["trading_reads"]
+    accounts = AccountJobs(kind=RecordKind.ACCOUNTS, keeper=hub["ledger_records"], standings=reads)
+    return [*TradingJobs(reads=reads).functions(), *accounts.functions()]
 
 
 def _job(name: str, do: Callable[[Any, str], Awaitable[Answer]]) -> Callable[..., Awaitable[Answer]]:

@@ -95,3 +95,10 @@ def test_the_account_stands_as_its_deals_make_it(floor: Floor) -> None:
 
     wait_for(lambda: Decimal(balance()) == expected, "the balance")
     assert floor.http.get("/v1/positions", params={"account": "hedged"}).json()["items"] == []
+
+
+def test_an_account_tells_how_it_stands_and_stays_once_it_has_traded(floor: Floor) -> None:
+    account = floor.http.get("/v1/accounts/paper")
+    assert account.json()["standing"]["balance"] is not None
+    refused = floor.http.delete("/v1/accounts/paper", headers={"If-Match": "*"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "RECORD_IN_USE")

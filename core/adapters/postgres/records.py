@@ -69,7 +69,11 @@ class PostgresRecords:
     async def delete(self, kind: RecordKind, tenant: str, record_id: str, *, expected: str | None) -> None:
         table = self._tables[kind]
         async with self._postgres.of_tenant(tenant) as connection:
-            if await connection.fetchrow(table.delete, tenant, record_id, expected) is None:
+            try:
+                gone = await connection.fetchrow(table.delete, tenant, record_id, expected)
+            except asyncpg.ForeignKeyViolationError as e:
+                raise Conflict(f"{record_id!r} has traded, and stays", code="RECORD_IN_USE") from e
+            if gone is None:
                 _found(await connection.fetchrow(table.select, tenant, record_id), record_id)
                 raise _mismatch(record_id)
 

@@ -22,7 +22,9 @@ create table account_books (
     moves bigint not null default 0,
     viewed_at timestamptz,
     reconciled_at timestamptz,
-    primary key (tenant, account)
+    primary key (tenant, account),
+    -- An account that has traded stays; what became of its orders must not become nobody's.
+    foreign key (tenant, account) references accounts (tenant, id)
 );
 
 create table orders (
