@@ -15,6 +15,7 @@ import uvloop
 from bridge.admission import Door
 from bridge.fanout import Fanout
 from bridge.leases import LeaseKeeper
+from bridge.orders import OrderRelay
 from bridge.peers import Peers
 from bridge.server import Server, listen, tls, watch_readiness
 from bridge.sessions import Sessions
@@ -29,7 +30,7 @@ from core.telemetry.logs import configure_logging
 
 log = structlog.get_logger(__name__)
 
-NEEDS: Final = frozenset({"sources", "tick_store", "latest_quotes", "access_tokens"})
+NEEDS: Final = frozenset({"sources", "tick_store", "latest_quotes", "access_tokens", "terminal_relay"})
 START_PATIENCE_S: Final = 60.0
 SHUTDOWN_TIMEOUT_S: Final = 5.0
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -58,6 +59,7 @@ async def run(settings: Settings) -> None:
         background = await stack.enter_async_context(asyncio.TaskGroup())
         tasks = [
             background.create_task(sessions.leases.run()),
+            background.create_task(sessions.orders.run()),
             background.create_task(sessions.fanout.keep_latest(hub["latest_quotes"])),
             background.create_task(watch_readiness(server, lambda: _unhealthy(hub))),
         ]
@@ -88,6 +90,7 @@ def _sessions(settings: Settings, hub: Hub) -> Sessions:
         settings=settings.bridge,
         peers=Peers(settings.bridge),
         subscribers=Subscribers(settings.bridge.stream_subscribers_by_tenant_max),
+        orders=OrderRelay(hub["terminal_relay"], clock),
     )
 
 

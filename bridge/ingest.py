@@ -1,7 +1,8 @@
 """One connector's connection: frames in, ACK and NACK out. Every refusal is typed and loses nothing."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import structlog
@@ -30,6 +31,9 @@ CHECKSUM_MAX: Final = 2**64
 DAY_MAX: Final = 2**63 // 86_400_000 + 1
 CONTROL_FRAMES_PER_SECOND_MAX: Final = 200
 WRITE_BUFFER_BYTES_MAX: Final = 1024 * 1024
+
+
+_UNCOUNTED: Final = frozenset({FrameType.BATCH, FrameType.ORDER_REPLY})
 
 
 class IngestConnection(WSListener):
@@ -98,18 +102,27 @@ class IngestConnection(WSListener):
                 raise Refused(Nack(code=NackCode.HELLO_EXPECTED, message=f"HELLO comes before {kind.name}"))
             self._hello = wire.decode_json(frame, Hello)
             self._spawn(self._serve(self._hello))
-        elif kind is not FrameType.BATCH and self._too_many_control_frames():
-            raise Refused(Nack(code=NackCode.WINDOW_EXCEEDED, message="too many control frames a second"))
+        elif kind not in _UNCOUNTED and self._too_many_control_frames():
+            raise _flooded()
         elif kind is FrameType.PING:
             self._send(wire.encode_json(FrameType.PONG))
         elif self._writer is None:
             raise Refused(Nack(code=NackCode.HELLO_EXPECTED, message=f"{kind.name} before RESUME"))
         elif kind is FrameType.BATCH:
             self._on_batch(frame, self._writer)
-        elif kind is FrameType.TALLY:
-            self._on_tally(wire.decode_json(frame, TallyFrame), self._writer)
+        else:
+            self._on_control(kind, frame, self._writer)
+
+    def _on_control(self, kind: FrameType, frame: bytes, writer: SourceWriter) -> None:
+        if kind is FrameType.TALLY:
+            self._on_tally(wire.decode_json(frame, TallyFrame), writer)
         elif kind is FrameType.NOTICE:
             self._on_notice(wire.decode_json(frame, Notice))
+        elif kind is FrameType.ORDER_REPLY:
+            asked = self._sessions.orders.take_reply(self._source, self, wire.body_of(frame))
+            # Replies are as many as were asked for; only others count.
+            if not asked and self._too_many_control_frames():
+                raise _flooded()
         else:
             raise Invalid(f"a connector does not send {kind.name}", code="MALFORMED")
 
@@ -208,7 +221,8 @@ class IngestConnection(WSListener):
                 log.info(
                     "connector.resumed", source=hello.source, epoch=admission.epoch, seq=writer.expected_seq
                 )
-                await writer.run()
+                with self._taking_orders(hello, admission):
+                    await writer.run()
         except Refused as e:
             if e.nack.code is NackCode.UNAUTHORIZED:
                 self._sessions.peers.note_failure(self._transport, self.heard_at_s)
@@ -224,6 +238,18 @@ class IngestConnection(WSListener):
             # The door of this connection: whatever it is, the connector is told to come back.
             log.exception("connector.defect", source=hello.source)
             self._refuse(Nack(code=NackCode.INTERNAL, message="something here is broken", retry_ms=5_000))
+
+    @contextmanager
+    def _taking_orders(self, hello: Hello, admission: Admission) -> Iterator[None]:
+        if hello.orders < wire.ORDERS_VERSION:
+            yield
+            return
+        source = admission.source
+        self._sessions.orders.attach(source.name, source.tenant, self)
+        try:
+            yield
+        finally:
+            self._sessions.orders.detach(source.name, self)
 
     async def _record_tallies(self) -> None:
         """Record what is unrecorded; while the ledger is away only the newest of each symbol and day is kept."""
@@ -252,6 +278,13 @@ class IngestConnection(WSListener):
     def acknowledge(self, block: TickBlock) -> None:
         """Tell the connector that everything up to the end of `block` is durable."""
         self._send(wire.encode_ack(block.last_seq))
+
+    def send_order(self, frame: bytes) -> bool:
+        """Send one frame of an order; False when this connection is over."""
+        if self._transport is None or self.closed.is_set() or self._transport.is_close_frame_sent:
+            return False
+        self._send(frame)
+        return True
 
     def replace(self, message: str) -> None:
         """End this connection because another one takes its place."""
@@ -299,6 +332,10 @@ class IngestConnection(WSListener):
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("connector.task_failed", source=self._source, error=repr(error)[:300])
+
+
+def _flooded() -> Refused:
+    return Refused(Nack(code=NackCode.WINDOW_EXCEEDED, message="too many control frames a second"))
 
 
 def _tally(item: wire.TallyItem) -> Tally:

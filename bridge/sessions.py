@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from bridge.admission import Admission, Door, Refused
 from bridge.fanout import Fanout
 from bridge.leases import LeaseKeeper, Loss
+from bridge.orders import OrderRelay
 from bridge.peers import Peers
 from bridge.subscribers import Subscribers
 from bridge.writer import SourceWriter
@@ -54,6 +55,7 @@ class Sessions:
     settings: BridgeSettings
     peers: Peers
     subscribers: Subscribers
+    orders: OrderRelay
     _active: dict[str, _Active] = field(default_factory=dict)
     _handover: dict[str, asyncio.Lock] = field(default_factory=dict)
 

@@ -261,6 +261,9 @@ class CacheSettings(Section, frozen=True):
 class ConnectorSettings(Section, frozen=True):
     """terminal: `module:attribute` of a Terminal adapter; options: its arguments as a JSON object.
 
+    orders: whether it carries out orders, too. deviation_points: how far from the quote a market order may be filled,
+    where the symbol's execution heeds it.
+
     spool_bytes_max: at this size the connector stops reading; what it did not read is backfilled from history later.
     """
 
@@ -277,6 +280,8 @@ class ConnectorSettings(Section, frozen=True):
     page_rows: Positive = 4_096
     call_timeout_s: PositiveFloat = 20.0
     history_days_max: Positive = 30
+    orders: bool = False
+    deviation_points: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 20
 
 
 class RetentionSettings(Section, frozen=True):

@@ -9,6 +9,9 @@ from core.errors.exceptions import TickgateError, Unavailable
 from core.messages import wire
 from core.messages.wire import FrameType, Nack, Resume
 
+OnOrder = Callable[[memoryview, Callable[[bytes], None]], None]
+"""Takes the body of an ORDER, and how its reply is sent."""
+
 
 class Refused(TickgateError):
     """The bridge ended the connection and said why."""
@@ -21,7 +24,12 @@ class Refused(TickgateError):
 class Wire(WSListener):
     """The socket: frames in are handled at once, on the event loop; nothing here waits."""
 
-    def __init__(self, on_ack: Callable[[int], None], on_nack: Callable[[Nack], None]) -> None:
+    def __init__(
+        self,
+        on_ack: Callable[[int], None],
+        on_nack: Callable[[Nack], None],
+        on_order: OnOrder,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.resumed: asyncio.Future[Resume] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
@@ -34,6 +42,7 @@ class Wire(WSListener):
         self._loop = loop
         self._on_ack = on_ack
         self._on_nack = on_nack
+        self._on_order = on_order
         self._transport: WSTransport | None = None
 
     @property
@@ -76,6 +85,8 @@ class Wire(WSListener):
                 self.end(Refused(nack))
             else:
                 self._on_nack(nack)
+        elif kind is FrameType.ORDER:
+            self._on_order(wire.body_of(frame), self._send_reply)
         elif kind is FrameType.RESUME and not self.resumed.done():
             self.resumed.set_result(wire.decode_json(frame, Resume))
 
@@ -88,6 +99,9 @@ class Wire(WSListener):
     def send(self, frame: bytes) -> None:
         if self._transport is not None and not self.ended.done():
             self._transport.send(WSMsgType.BINARY, frame)
+
+    def _send_reply(self, body: bytes) -> None:
+        self.send(wire.encode_body(FrameType.ORDER_REPLY, body))
 
     def ping(self) -> int:
         """Send a PING and return its number."""

@@ -1,14 +1,16 @@
 """What can go wrong with a terminal, on purpose: for tests and demonstrations, seeded, off by default."""
 
+import os
 import random
 import time
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 import msgspec
 import numpy as np
 
 from bridge.connector.terminal import TerminalCode
+from bridge.connector.trades import SendResult
 from core.model.ticks import Ticks
 
 LIVES_FILE: Final = "lives"
@@ -17,6 +19,31 @@ REVISED_AFTER_MS: Final = 400
 """Younger rows are shown as they were made, older ones as revised: a reader that keeps up has seen both."""
 DISCONNECTED_CALLS: Final = 20
 REPEATED_ROWS_MAX: Final = 50
+
+
+class OrderFaultPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Chances are of each order_send, from 0 to 1; at most one of them happens to it, besides `delay`.
+
+    Not executed: nothing: None. reject: `reject_retcode`. die_before: the terminal's process ends.
+    fail_after_placed: 10008, and then the order is rejected.
+    Executed: partial: half of it. timeout: answers 10012. disconnect: 10031. forget: None. hang: never returns.
+    die: the terminal's process ends. rewrite_comment: chance that the broker puts its own comment in place of ours.
+    """
+
+    delay: float = 0.0
+    delay_ms: int = 100
+    nothing: float = 0.0
+    reject: float = 0.0
+    reject_retcode: int = 10_006
+    die_before: float = 0.0
+    fail_after_placed: float = 0.0
+    partial: float = 0.0
+    timeout: float = 0.0
+    disconnect: float = 0.0
+    forget: float = 0.0
+    hang: float = 0.0
+    die: float = 0.0
+    rewrite_comment: float = 0.0
 
 
 class FaultPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,6 +68,7 @@ class FaultPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     clock_jump_s: int = 0
     busy_every_s: int = 0
     busy_rows: int = 0
+    orders: OrderFaultPlan = OrderFaultPlan()
 
 
 class _Refuser(Protocol):
@@ -135,6 +163,64 @@ class Faults:
 
     def _happens(self, chance: float) -> bool:
         return chance > 0 and self._random.random() < chance
+
+
+class OrderFaults:
+    """Carries a plan about orders out."""
+
+    def __init__(self, plan: OrderFaultPlan, seed: int, directory: Path) -> None:
+        self._plan = plan
+        active = plan != OrderFaultPlan()
+        life = _next_life(directory / "orders") if active else 0
+        self._random = random.Random(f"orders/{seed}/{life}")  # noqa: S311 - draws faults
+        self.reject_retcode = plan.reject_retcode
+
+    def draw(self) -> str:
+        """Wait if it is time to; return the name of what happens to this order, "" for nothing."""
+        if self._random.random() < self._plan.delay:
+            time.sleep(self._plan.delay_ms / 1_000)
+        drawn = self._random.random()
+        for name in ORDER_FAULTS:
+            drawn -= getattr(self._plan, name)
+            if drawn < 0:
+                return name
+        return ""
+
+    def comment(self, comment: str) -> str:
+        """Return what the broker keeps as an order's comment."""
+        return "broker/7" if self._random.random() < self._plan.rewrite_comment else comment
+
+    def spoil(self, fault: str, result: SendResult) -> SendResult | None:
+        """Return the answer that comes of what was carried out."""
+        if fault == "timeout":
+            return SendResult(retcode=10_012)
+        if fault == "disconnect":
+            return SendResult(retcode=10_031)
+        if fault == "forget":
+            return None
+        if fault == "hang":
+            time.sleep(HANG_S)
+        if fault == "die":
+            self.die()
+        return result
+
+    def die(self) -> NoReturn:
+        """End the process as a crash does."""
+        os._exit(9)
+
+
+ORDER_FAULTS: Final = (
+    "nothing",
+    "reject",
+    "die_before",
+    "fail_after_placed",
+    "partial",
+    "timeout",
+    "disconnect",
+    "forget",
+    "hang",
+    "die",
+)
 
 
 def _next_life(directory: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 from picows import WSError, ws_connect
 
-from bridge.connector.bridge_socket import Refused
+from bridge.connector.bridge_socket import OnOrder, Refused
 from bridge.connector.dialing import PAUSE_S_MAX, Backoff, address
 from bridge.connector.session import Session
 from bridge.connector.spool_thread import SpoolThread
@@ -35,7 +35,8 @@ HOPELESS_PAUSE_S_MAX: Final = 30.0
 class Link:
     """Keeps one session with the bridge going. Ticks wait in the spool meanwhile.
 
-    on_resume: told each RESUME before anything is sent. on_diverged: start a new epoch in the spool.
+    on_resume: told each RESUME before anything is sent. on_diverged: start a new epoch in the spool. on_order: given
+    each ORDER.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Link:
         spool: SpoolThread,
         on_resume: Callable[[Resume], Awaitable[None]],
         on_diverged: Callable[[], Awaitable[None]],
+        on_order: OnOrder,
     ) -> None:
         self._settings = settings
         self._spool = spool
         self._on_resume = on_resume
         self._on_diverged = on_diverged
+        self._on_order = on_order
         self._url, self._context = address(settings)
         self._notices: deque[Notice] = deque(maxlen=NOTICES_MAX)
         self._backoff = Backoff()
@@ -118,7 +121,7 @@ class Link:
                 session.wire.ended.cancel()
 
     async def _dial(self) -> Session:
-        session = Session(self._spool, self._notices)
+        session = Session(self._spool, self._notices, self._on_order)
         await ws_connect(
             lambda: session.wire,
             self._url,
@@ -141,6 +144,7 @@ class Link:
             first_seq=spool.first_seq,
             next_seq=spool.next_seq,
             agent=self._agent,
+            orders=wire.ORDERS_VERSION if self._settings.orders else 0,
         )
 
     async def _resume(self, session: Session) -> Resume:

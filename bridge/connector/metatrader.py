@@ -1,13 +1,21 @@
 """The MetaTrader 5 terminal on this Windows machine. The one file that touches the MetaTrader5 package."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from bridge.connector.terminal import AccountInfo, Quote, SymbolInfo, TerminalInfo, Traits
+from bridge.connector.trades import (
+    CheckResult,
+    MadeDeal,
+    OpenPosition,
+    PlacedOrder,
+    Request,
+    SendResult,
+)
 from core.errors.exceptions import Misconfigured
 from core.infrastructure.import_manager import resolve
 from core.model.ticks import Ticks
@@ -65,9 +73,7 @@ class MetaTraderTerminal:
 
     def symbols_get(self, *, group: str | None = None) -> tuple[SymbolInfo, ...] | None:
         found = self._package.symbols_get(group=group) if group else self._package.symbols_get()
-        if found is None:
-            return None
-        return tuple(msgspec.convert(info, SymbolInfo, from_attributes=True) for info in found)
+        return _all(SymbolInfo, found)
 
     def symbol_info(self, symbol: str, /) -> SymbolInfo | None:
         return _as(SymbolInfo, self._package.symbol_info(symbol))
@@ -87,12 +93,47 @@ class MetaTraderTerminal:
         found: Ticks | None = self._package.copy_ticks_range(symbol, int(date_from), int(date_to), int(flags))
         return found
 
+    def order_check(self, request: Request, /) -> CheckResult | None:
+        return _as(CheckResult, self._package.order_check(request))
+
+    def order_send(self, request: Request, /) -> SendResult | None:
+        # Never Buy, Sell or Close of the package: they send again by themselves.
+        return _as(SendResult, self._package.order_send(request))
+
+    def orders_get(self, *, ticket: int | None = None) -> tuple[PlacedOrder, ...] | None:
+        return _all(PlacedOrder, self._package.orders_get(**_given(ticket=ticket)))
+
+    def positions_get(
+        self, *, symbol: str | None = None, ticket: int | None = None
+    ) -> tuple[OpenPosition, ...] | None:
+        return _all(OpenPosition, self._package.positions_get(**_given(symbol=symbol, ticket=ticket)))
+
+    def history_orders_get(
+        self, date_from: int = 0, date_to: int = 0, *, ticket: int | None = None
+    ) -> tuple[PlacedOrder, ...] | None:
+        dates = () if ticket is not None else (int(date_from), int(date_to))
+        return _all(PlacedOrder, self._package.history_orders_get(*dates, **_given(ticket=ticket)))
+
+    def history_deals_get(
+        self, date_from: int = 0, date_to: int = 0, *, ticket: int | None = None
+    ) -> tuple[MadeDeal, ...] | None:
+        dates = () if ticket is not None else (int(date_from), int(date_to))
+        return _all(MadeDeal, self._package.history_deals_get(*dates, **_given(ticket=ticket)))
+
     def finished(self) -> bool:
         return False
 
 
 def _as(kind: type[Kind], found: object) -> Kind | None:
     return None if found is None else msgspec.convert(found, kind, from_attributes=True)
+
+
+def _all(kind: type[Kind], found: Iterable[object] | None) -> tuple[Kind, ...] | None:
+    return None if found is None else tuple(msgspec.convert(one, kind, from_attributes=True) for one in found)
+
+
+def _given(**named: Any) -> dict[str, Any]:
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _package() -> Any:

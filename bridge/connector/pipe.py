@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from bridge.connector.terminal import AccountInfo, Quote, SymbolInfo, TerminalInfo, Traits
+from bridge.connector.trades import CheckResult, MadeDeal, OpenPosition, PlacedOrder, SendResult
 from core.errors.exceptions import Corrupt
 from core.model.ticks import TICK_DTYPE, Ticks
 
@@ -25,20 +26,25 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """valid_until_ms: from then on, UTC epoch ms, the call is not begun; 0 has no end."""
+
     name: str
     arguments: list[Any] = []
+    named: dict[str, Any] = {}
+    valid_until_ms: int = 0
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """value: msgpack of the result, or packed tick rows. code and text: `last_error` when the result is None.
 
-    raised: category code of an error that was raised instead; its text is in `text`.
+    raised: category code of an error that was raised instead; its text is in `text`. late: it was not begun.
     """
 
     value: bytes | None = None
     code: int = 1
     text: str = ""
     raised: str = ""
+    late: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -63,6 +69,12 @@ RESULTS: Final[dict[str, Callable[[bytes], Any]]] = {
     "symbol_select": _value(bool),
     "copy_ticks_from": _ticks,
     "copy_ticks_range": _ticks,
+    "order_check": _value(CheckResult),
+    "order_send": _value(SendResult),
+    "orders_get": _value(tuple[PlacedOrder, ...]),
+    "positions_get": _value(tuple[OpenPosition, ...]),
+    "history_orders_get": _value(tuple[PlacedOrder, ...]),
+    "history_deals_get": _value(tuple[MadeDeal, ...]),
     "finished": _value(bool),
 }
 

@@ -6,6 +6,14 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from bridge.connector.terminal import AccountInfo, Quote, SymbolInfo, TerminalCode, TerminalInfo, Traits
+from bridge.connector.trades import (
+    CheckResult,
+    MadeDeal,
+    OpenPosition,
+    PlacedOrder,
+    Request,
+    SendResult,
+)
 from core.model.ticks import TICK_DTYPE, Ticks
 
 DATE_MAX = 2**31 - 1
@@ -83,6 +91,39 @@ class HistoryTerminal(ABC):
         if not self._valid(symbol, date_from, 1):
             return None
         return _wanted(self.select_rows(symbol, int(date_from) * 1_000, int(date_to) * 1_000, None), flags)
+
+    def order_check(self, request: Request, /) -> CheckResult | None:
+        self._no_trading()
+        return None
+
+    def order_send(self, request: Request, /) -> SendResult | None:
+        self._no_trading()
+        return None
+
+    def orders_get(self, *, ticket: int | None = None) -> tuple[PlacedOrder, ...] | None:
+        self._no_trading()
+        return None
+
+    def positions_get(
+        self, *, symbol: str | None = None, ticket: int | None = None
+    ) -> tuple[OpenPosition, ...] | None:
+        self._no_trading()
+        return None
+
+    def history_orders_get(
+        self, date_from: int = 0, date_to: int = 0, *, ticket: int | None = None
+    ) -> tuple[PlacedOrder, ...] | None:
+        self._no_trading()
+        return None
+
+    def history_deals_get(
+        self, date_from: int = 0, date_to: int = 0, *, ticket: int | None = None
+    ) -> tuple[MadeDeal, ...] | None:
+        self._no_trading()
+        return None
+
+    def _no_trading(self) -> None:
+        self.refuse(TerminalCode.UNSUPPORTED, "There is no broker here")
 
     def refuse(self, code: TerminalCode, text: str) -> None:
         """Set what `last_error` says; the call then returns None."""

@@ -13,11 +13,14 @@ import structlog
 
 from bridge.connector.cursor import CursorState
 from bridge.connector.link import Link
+from bridge.connector.order_desk import OrderDesk
+from bridge.connector.order_journal import OrderJournal
 from bridge.connector.reading import Reading
 from bridge.connector.spool_thread import SpoolThread
 from bridge.connector.status import Status, write_status
 from bridge.connector.terminal import TerminalInfo
 from bridge.connector.terminal_process import TerminalProcess
+from bridge.connector.trading import Trading
 from core.errors.exceptions import Misconfigured, TickgateError, Unavailable
 from core.messages.wire import NoticeCode, Resume
 from core.model.ticks import UTC_OFFSET_UNKNOWN
@@ -49,8 +52,12 @@ class Connector:
             settings.call_timeout_s,
             lambda code, detail: self._notice(code, detail, ""),
         )
-        self._link = Link(settings, self._spool, self._on_resume, self._on_diverged)
         self._reading = Reading(self._terminal, self._spool, settings, self._notice)
+        self._journal = OrderJournal()
+        # The feed measures the clock; it begins with another meter each time it is opened.
+        trading = Trading(self._terminal, self._journal, settings, lambda: self._reading.feed.offset.offset_s)
+        self._desk = OrderDesk(trading, self._journal, settings)
+        self._link = Link(settings, self._spool, self._on_resume, self._on_diverged, self._desk.take)
         self._stopping = asyncio.Event()
         self._connected = True
 
@@ -63,6 +70,9 @@ class Connector:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._spool.close)
             await self._spool.open(self._directory, self._settings.spool_bytes_max)
+            stack.push_async_callback(self._journal.close)
+            if self._settings.orders:
+                await self._journal.open(self._directory)
             stack.push_async_callback(self._terminal.close)
             if self._spool.state.started:
                 self._reading.start()
@@ -78,6 +88,8 @@ class Connector:
                 tasks.create_task(self._report()),
                 tasks.create_task(self._watch_terminal()),
             ]
+            if self._settings.orders:
+                background.append(tasks.create_task(self._desk.run()))
             reading = tasks.create_task(self._reading.run())
             await self._stopping.wait()
             log.info("connector.stopping")
@@ -92,6 +104,10 @@ class Connector:
 
     async def _finish(self) -> None:
         """Give the bridge a moment to acknowledge what it has, and tell it the tallies."""
+        with suppress(TimeoutError):
+            # An order that is being sent is answered for; nothing new is begun.
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self._desk.finish()
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 session = self._link.session

@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from bridge.connector.bridge_socket import Wire
+from bridge.connector.bridge_socket import OnOrder, Wire
 from bridge.connector.frames import Outgoing
 from bridge.connector.spool_file import SpoolFull
 from bridge.connector.spool_thread import SpoolThread
@@ -33,7 +33,7 @@ DISK_PAUSE_S: Final = 1.0
 class Session:
     """Everything that happens on one connection after RESUME."""
 
-    def __init__(self, spool: SpoolThread, notices: deque[Notice]) -> None:
+    def __init__(self, spool: SpoolThread, notices: deque[Notice], on_order: OnOrder) -> None:
         self._spool = spool
         self._notices = notices
         self._in_flight: deque[Outgoing] = deque()
@@ -48,7 +48,7 @@ class Session:
         self._progress_at_s = 0.0
         self.acked_seq = 0
         self.settled_seq = -1
-        self.wire = Wire(self._on_ack, self._on_nack)
+        self.wire = Wire(self._on_ack, self._on_nack, on_order)
 
     async def run(self, resume: Resume) -> None:
         """Send until the connection ends; always raises why it did."""

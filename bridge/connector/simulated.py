@@ -13,10 +13,27 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from bridge.connector.faults import FaultPlan, Faults
+from bridge.connector.faults import FaultPlan, Faults, OrderFaults
 from bridge.connector.microstructure import BLOCK_MS, BLOCK_S, INSTRUMENTS, Market
 from bridge.connector.playback import HistoryTerminal
-from bridge.connector.terminal import SymbolInfo, TerminalInfo, Traits
+from bridge.connector.simulated_broker import (
+    VOLUME_MAX,
+    VOLUME_MIN,
+    VOLUME_STEP,
+    Fields,
+    SimulatedBroker,
+    filling_mode,
+)
+from bridge.connector.terminal import AccountInfo, SymbolInfo, TerminalCode, TerminalInfo, Traits
+from bridge.connector.trades import (
+    CheckResult,
+    Execution,
+    MadeDeal,
+    OpenPosition,
+    PlacedOrder,
+    Request,
+    SendResult,
+)
 from core.errors.exceptions import Misconfigured
 from core.infrastructure.config_manager import write_settings_file
 from core.model.ticks import TICK_DTYPE, Ticks
@@ -32,7 +49,7 @@ UTC_OFFSET_S: Final = 10_800
 
 class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """rate: ticks a second and symbol, on average. anchor_s: UTC second of the first start; 0 takes it from the state
-    file, or now. faults: what goes wrong, nothing by default.
+    file, or now. hedging: of its account. faults: what goes wrong, nothing by default.
     """
 
     seed: int = 1
@@ -40,6 +57,7 @@ class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     symbols: tuple[str, ...] = tuple(INSTRUMENTS)
     utc_offset_s: int = UTC_OFFSET_S
     anchor_s: int = 0
+    hedging: bool = False
     faults: FaultPlan = FaultPlan()
 
 
@@ -69,6 +87,15 @@ class SimulatedTerminal(HistoryTerminal):
         self._open = _opening_hours(self._anchor(directory) + self._options.utc_offset_s)
         self._faults = Faults(plan, self._options.seed, directory, clock_from_ms=self._open[1][0])
         self._blocks: OrderedDict[tuple[str, int], Ticks] = OrderedDict()
+        self._broker = SimulatedBroker(
+            directory,
+            hedging=self._options.hedging,
+            infos={info.name: info for info in self.infos()},
+            quote=self.symbol_info_tick,
+            ticks=lambda symbol, from_ms, to_ms: self._visible(symbol, from_ms, to_ms, None),
+            now_ms=self._now_ms,
+            faults=OrderFaults(plan.orders, self._options.seed, directory),
+        )
 
     def traits(self) -> Traits:
         return Traits()
@@ -77,10 +104,61 @@ class SimulatedTerminal(HistoryTerminal):
         return False
 
     def infos(self) -> tuple[SymbolInfo, ...]:
-        return tuple(SymbolInfo(name=name, digits=INSTRUMENTS[name].digits) for name in self._options.symbols)
+        return tuple(_info(name) for name in self._options.symbols)
 
     def terminal_info(self) -> TerminalInfo | None:
         return TerminalInfo(connected=not self._faults.is_disconnected(), name="simulation")
+
+    def account_info(self) -> AccountInfo | None:
+        return self._broker.account(AccountInfo(login=1, server="simulation"))
+
+    def order_check(self, request: Request, /) -> CheckResult | None:
+        fields = self._read(request)
+        return None if fields is None else self._broker.check(fields)
+
+    def order_send(self, request: Request, /) -> SendResult | None:
+        fields = self._read(request)
+        if fields is None:
+            return None
+        result = self._broker.send(fields)
+        if result is None:
+            self.refuse(TerminalCode.INTERNAL_FAIL_RECEIVE, "IPC recv failed")
+        return result
+
+    def orders_get(self, *, ticket: int | None = None) -> tuple[PlacedOrder, ...] | None:
+        self._broker.advance()
+        return tuple(one for one in self._broker.book.orders if ticket in (None, one.ticket))
+
+    def positions_get(
+        self, *, symbol: str | None = None, ticket: int | None = None
+    ) -> tuple[OpenPosition, ...] | None:
+        self._broker.advance()
+        held = self._broker.book.positions
+        return tuple(one for one in held if ticket in (None, one.ticket) and symbol in (None, one.symbol))
+
+    def history_orders_get(
+        self, date_from: int = 0, date_to: int = 0, *, ticket: int | None = None
+    ) -> tuple[PlacedOrder, ...] | None:
+        self._broker.advance()
+        ended = self._broker.book.ended
+        if ticket is not None:
+            return tuple(one for one in ended if one.ticket == ticket)
+        return tuple(one for one in ended if date_from <= one.time_done_msc // 1_000 <= date_to)
+
+    def history_deals_get(
+        self, date_from: int = 0, date_to: int = 0, *, ticket: int | None = None
+    ) -> tuple[MadeDeal, ...] | None:
+        self._broker.advance()
+        deals = self._broker.book.deals
+        if ticket is not None:
+            return tuple(one for one in deals if one.order == ticket)
+        return tuple(one for one in deals if date_from <= one.time_msc // 1_000 <= date_to)
+
+    def _read(self, request: Request) -> Fields | None:
+        fields = self._broker.read(request)
+        if fields is None:
+            self.refuse(TerminalCode.INVALID_PARAMS, "Invalid argument")
+        return fields
 
     def copy_ticks_from(self, symbol: str, date_from: int, count: int, flags: int, /) -> Ticks | None:
         if self._faults.refuses(self):
@@ -145,6 +223,21 @@ class SimulatedTerminal(HistoryTerminal):
             if len(self._blocks) > CACHED_BLOCKS_MAX:
                 self._blocks.popitem(last=False)
         return rows
+
+
+def _info(name: str) -> SymbolInfo:
+    digits = INSTRUMENTS[name].digits
+    return SymbolInfo(
+        name=name,
+        digits=digits,
+        filling_mode=filling_mode(name),
+        expiration_mode=15,
+        trade_exemode=Execution.MARKET,
+        trade_tick_size=10.0**-digits,
+        volume_min=VOLUME_MIN,
+        volume_max=VOLUME_MAX,
+        volume_step=VOLUME_STEP,
+    )
 
 
 def _opening_hours(anchor_server_s: int) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -5,6 +5,14 @@ from typing import Final, Protocol
 
 import msgspec
 
+from bridge.connector.trades import (
+    CheckResult,
+    MadeDeal,
+    OpenPosition,
+    PlacedOrder,
+    Request,
+    SendResult,
+)
 from core.errors.exceptions import Unavailable
 from core.model.ticks import Ticks
 
@@ -38,9 +46,18 @@ IPC_CODES: Final = frozenset(code for code in TerminalCode if code <= TerminalCo
 
 
 class SymbolInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """filling_mode, expiration_mode: masks of what is allowed; 0 where the terminal does not say."""
+
     name: str
     digits: int
     select: bool = True
+    filling_mode: int = 0
+    expiration_mode: int = 0
+    trade_exemode: int = 0
+    trade_tick_size: float = 0.0
+    volume_min: float = 0.0
+    volume_max: float = 0.0
+    volume_step: float = 0.0
 
 
 class Quote(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,9 +82,16 @@ class TerminalInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccountInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """margin_mode: 2 is hedging. Money as the terminal counts it, in `currency`."""
+
     login: int
     server: str
     currency: str = ""
+    margin_mode: int = 0
+    balance: float = 0.0
+    equity: float = 0.0
+    margin: float = 0.0
+    margin_free: float = 0.0
 
 
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +143,26 @@ class Terminal(Protocol):
 
     def copy_ticks_range(self, symbol: str, date_from: int, date_to: int, flags: int, /) -> Ticks | None: ...
 
+    def order_check(self, request: Request, /) -> CheckResult | None: ...
+
+    def order_send(self, request: Request, /) -> SendResult | None: ...
+
+    def orders_get(self, *, ticket: int | None = None) -> tuple[PlacedOrder, ...] | None: ...
+
+    def positions_get(
+        self, *, symbol: str | None = None, ticket: int | None = None
+    ) -> tuple[OpenPosition, ...] | None: ...
+
+    def history_orders_get(
+        self, date_from: int = 0, date_to: int = 0, *, ticket: int | None = None
+    ) -> tuple[PlacedOrder, ...] | None:
+        """Return ended orders of a time, or the one with this ticket."""
+
+    def history_deals_get(
+        self, date_from: int = 0, date_to: int = 0, *, ticket: int | None = None
+    ) -> tuple[MadeDeal, ...] | None:
+        """Return deals of a time, or those of the order with this ticket."""
+
     def finished(self) -> bool:
         """Whether no tick will ever be added: true only of a recording that was played to its end."""
 
@@ -131,6 +175,12 @@ class TerminalRefused(Unavailable):
     def __init__(self, call: str, error_code: int, text: str) -> None:
         super().__init__(f"the terminal refused {call}: {text} ({error_code})")
         self.error_code = error_code
+
+
+class TerminalLate(Unavailable):
+    """The call's time was over before the terminal's process began with it; nothing was done."""
+
+    default_code = "TOO_LATE"
 
 
 class TerminalHung(Unavailable):

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -70,8 +71,10 @@ def _serve(terminal: Terminal, source: BinaryIO, sink: BinaryIO) -> None:
 def _answer(terminal: Terminal, call: Call) -> Answer:
     if call.name not in RESULTS:
         return Answer(raised="INVALID_REQUEST", text=f"a terminal has no {call.name!r}")
+    if call.valid_until_ms and call.valid_until_ms <= time.time_ns() // 1_000_000:
+        return Answer(late=True)
     try:
-        result: Any = getattr(terminal, call.name)(*call.arguments)
+        result: Any = getattr(terminal, call.name)(*call.arguments, **call.named)
     except TickgateError as e:
         return Answer(raised=e.code, text=e.public)
     if result is None:

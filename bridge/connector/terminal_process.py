@@ -12,7 +12,14 @@ import msgspec
 import structlog
 
 from bridge.connector.pipe import LENGTH, RESULTS, Answer, Call, Open, body_length, pack
-from bridge.connector.terminal import IPC_CODES, TerminalDied, TerminalHung, TerminalRefused, Traits
+from bridge.connector.terminal import (
+    IPC_CODES,
+    TerminalDied,
+    TerminalHung,
+    TerminalLate,
+    TerminalRefused,
+    Traits,
+)
 from core.errors.exceptions import Misconfigured, TickgateError, Unavailable
 from core.messages.wire import NoticeCode
 
@@ -64,12 +71,12 @@ class TerminalProcess:
             Misconfigured.
         """
         result = (await self.calls([Call(name=name, arguments=list(arguments))]))[0]
-        if isinstance(result, TerminalRefused):
+        if isinstance(result, TerminalRefused | TerminalLate):
             raise result
         return result
 
     async def calls(self, calls: Sequence[Call]) -> list[Any]:
-        """Ask several things in one go; a refused one is a TerminalRefused in its place.
+        """Ask several things in one go; a refused one is a TerminalRefused in its place, one too late a TerminalLate.
 
         Raises: TerminalHung, TerminalDied, Unavailable, Misconfigured.
         """
@@ -119,6 +126,8 @@ class TerminalProcess:
     def _result(self, call: Call, answer: Answer) -> Any:
         if answer.raised:
             raise Unavailable(answer.text, code=answer.raised)
+        if answer.late:
+            return TerminalLate(f"it was too late for {call.name}")
         if answer.value is not None:
             return RESULTS[call.name](answer.value)
         refusal = TerminalRefused(call.name, answer.code, answer.text)

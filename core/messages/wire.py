@@ -22,6 +22,8 @@ FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
 SYMBOL_BYTES_MAX: Final = 64
 RUNS_MAX: Final = 4_096
 TALLIES_MAX: Final = 10_000
+ORDERS_VERSION: Final = 1
+"""Of the ORDER and ORDER_REPLY frames, whose bodies are `core.messages.terminal_orders`."""
 
 _HEADER: Final = struct.Struct("<BBH")  # version, type, flags
 _BATCH: Final = struct.Struct(
@@ -43,6 +45,8 @@ class FrameType(IntEnum):
     NOTICE = 7
     PING = 8
     PONG = 9
+    ORDER = 10
+    ORDER_REPLY = 11
 
 
 class NackCode(StrEnum):
@@ -91,11 +95,12 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
-class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """First frame of a connection.
 
     install: names the spool; a new one starts a new epoch.
     first_seq: the oldest seq the spool can still send; next_seq: the seq its next new tick will get.
+    orders: the newest version of ORDER it carries out; 0 executes none, as connectors do that do not know the frame.
     """
 
     versions: Annotated[list[int], msgspec.Meta(max_length=16)]
@@ -105,6 +110,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     first_seq: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
     next_seq: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
     agent: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    orders: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +211,16 @@ def frame_type(frame: bytes | memoryview) -> FrameType:
 def encode_json(kind: FrameType, body: msgspec.Struct | None = None) -> bytes:
     """Header and JSON body; PING and PONG have none."""
     return _HEADER.pack(VERSION, kind, 0) + (b"" if body is None else _encoder.encode(body))
+
+
+def encode_body(kind: FrameType, body: bytes) -> bytes:
+    """Header and a body that is JSON already."""
+    return _HEADER.pack(VERSION, kind, 0) + body
+
+
+def body_of(frame: bytes) -> memoryview:
+    """Return what follows the header."""
+    return memoryview(frame)[_HEADER.size :]
 
 
 def decode_json(frame: bytes | memoryview, body_type: type[Body]) -> Body:

@@ -73,6 +73,12 @@ BRIDGE_NACKS: Final = Counter(
 BRIDGE_NOTICES_DROPPED: Final = Counter(
     "tickgate_bridge_notices_dropped_total", "NOTICEs over their limit, not kept", registry=REGISTRY
 )
+BRIDGE_ORDER_COMMANDS: Final = Counter(
+    "tickgate_bridge_order_commands_total",
+    "Commands for terminals: passed_on, answered, refused, and unanswered when the connector went away",
+    ["what"],
+    registry=REGISTRY,
+)
 BRIDGE_UNKNOWN_OUTCOMES: Final = Counter(
     "tickgate_bridge_unknown_outcomes_total",
     "Inserts whose answer was missing and that were reconciled",

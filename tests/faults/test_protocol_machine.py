@@ -30,6 +30,7 @@ from bridge.admission import Door
 from bridge.fanout import Fanout
 from bridge.ingest import IngestConnection
 from bridge.leases import LeaseKeeper
+from bridge.orders import OrderRelay
 from bridge.peers import Peers
 from bridge.sessions import Sessions
 from bridge.subscribers import Subscribers
@@ -207,6 +208,7 @@ class IngestMachine(RuleBasedStateMachine):
             settings=options,
             peers=Peers(options),
             subscribers=Subscribers(options.stream_subscribers_by_tenant_max),
+            orders=OrderRelay(self.ledger, clock),  # type: ignore[arg-type] - nobody sends orders here
         )
 
     def settle(self) -> None:

@@ -8,8 +8,20 @@ import pytest
 
 from core.market.checksum import row_hashes
 from core.messages import wire
+from core.messages.terminal_orders import (
+    CommandKind,
+    Outcome,
+    TerminalCommand,
+    TerminalReply,
+    decode_command,
+    decode_reply,
+    encode_command,
+    encode_reply,
+)
 from core.messages.wire import Batch, FrameType, Hello, Nack, NackCode
+from core.model.orders import OrderState
 from core.model.ticks import TICK_DTYPE, SymbolRun
+from core.model.venues import VenueReport
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "wire-protocol.md"
 FIXTURES = dict(re.findall(r"```fixture (\w+)\n(.*?)```", DOCUMENT.read_text(), re.DOTALL))
@@ -41,6 +53,21 @@ HELLO = Hello(
 NACK = Nack(code=NackCode.GAP, message="seq 50 leaves a gap", expected=45)
 
 
+ORDER = TerminalCommand(
+    id="c1",
+    kind=CommandKind.CANCEL,
+    tenant="demo",
+    source="demo",
+    valid_until_ms=1_714_546_805_000,
+    ticket="1001",
+)
+REPLY = TerminalReply(
+    id="c1",
+    outcome=Outcome.DONE,
+    report=VenueReport(state=OrderState.CANCELED, order="1001", retcode=10_009),
+)
+
+
 def fixture(name: str) -> bytes:
     return bytes.fromhex(FIXTURES[name])
 
@@ -53,6 +80,8 @@ def fixture(name: str) -> bytes:
         ("ACK", wire.encode_ack(44)),
         ("NACK", wire.encode_json(FrameType.NACK, NACK)),
         ("PING", wire.encode_json(FrameType.PING)),
+        ("ORDER", wire.encode_body(FrameType.ORDER, encode_command(ORDER))),
+        ("ORDER_REPLY", wire.encode_body(FrameType.ORDER_REPLY, encode_reply(REPLY))),
     ],
 )
 def test_the_codec_makes_the_documented_bytes(name: str, encoded: bytes) -> None:
@@ -70,6 +99,8 @@ def test_the_documented_control_frames_read_back() -> None:
     assert wire.decode_json(fixture("HELLO"), Hello) == HELLO
     assert wire.decode_json(fixture("NACK"), Nack) == NACK
     assert wire.decode_ack(fixture("ACK")) == 44
+    assert decode_command(wire.body_of(fixture("ORDER"))) == ORDER
+    assert decode_reply(wire.body_of(fixture("ORDER_REPLY"))) == REPLY
     assert wire.frame_type(fixture("PING")) is FrameType.PING
 
 

@@ -69,8 +69,8 @@ async def test_a_refused_call_does_not_spoil_its_neighbours(start):
         [Call(name="copy_ticks_from", arguments=[s, 1, 5, -1]) for s in ("EURUSD", "NOTHING", "USDJPY")]
     )
     assert [type(answer).__name__ for answer in answers] == ["ndarray", "TerminalRefused", "ndarray"]
-    with pytest.raises(Unavailable, match="has no 'order_send'"):
-        await terminal.call("order_send")
+    with pytest.raises(Unavailable, match="has no 'order_calc_margin'"):
+        await terminal.call("order_calc_margin")
 
 
 async def test_a_hanging_terminal_is_killed_and_started_again(start, notices):

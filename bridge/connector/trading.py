@@ -1,0 +1,311 @@
+"""Carry out one command in the terminal: gather facts, check, write it down, ask once, look what came of it.
+
+Whatever fails before the terminal is asked raises and is a refusal. From then on nothing raises: without an answer the
+outcome is unknown.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from bridge.connector.order_journal import OrderJournal
+from bridge.connector.pipe import Call
+from bridge.connector.terminal import TerminalCode, TerminalLate, TerminalRefused
+from bridge.connector.terminal_process import TerminalProcess
+from bridge.connector.trade_requests import (
+    levels_request,
+    magic_of,
+    modify_request,
+    remove_request,
+    send_requests,
+    ticket_of,
+)
+from bridge.connector.trade_sight import Sight
+from bridge.connector.trade_view import Sent
+from bridge.connector.trades import Request, SendResult
+from core.errors.exceptions import Invalid, TickgateError, Unavailable
+from core.messages.terminal_orders import (
+    CommandKind,
+    Outcome,
+    TerminalCommand,
+    TerminalReply,
+    encode_reply,
+    refused,
+)
+from core.model.orders import Order, OrderState
+from core.model.venues import OrderChange, VenueReport
+from core.settings import ConnectorSettings
+from core.trading.retcodes import INVALID_FILL, Meaning, RetcodeClass, meaning_of, meaning_of_error
+
+log = structlog.get_logger(__name__)
+
+DAY_MS: Final = 86_400_000
+TAGS_MAX: Final = 10_000
+"""Orders whose tags are remembered beside their comments."""
+FORGOTTEN_AT_ONCE: Final = 1_000
+FINE: Final = 0
+"""What order_check answers when nothing is wrong."""
+UNCHECKED: Final = frozenset({TerminalCode.UNSUPPORTED})
+"""A terminal that has no order_check says so; every other error of it is one."""
+
+_S = OrderState
+
+
+class Trading:
+    """One terminal's orders. utc_offset_s: of the trade server's clock, as measured by now."""
+
+    def __init__(
+        self,
+        terminal: TerminalProcess,
+        journal: OrderJournal,
+        settings: ConnectorSettings,
+        utc_offset_s: Callable[[], int],
+    ) -> None:
+        self._terminal = terminal
+        self._journal = journal
+        self._settings = settings
+        self._sight = Sight(terminal, utc_offset_s)
+        self._filling: dict[str, int] = {}
+        self._asked_tags: dict[str, int] = {}
+
+    async def recall(self) -> None:
+        """Remember what was sent before this process began. Raises: Unavailable, Corrupt."""
+        for sent in await self._journal.sent():
+            self._note(sent)
+
+    async def carry_out(self, command: TerminalCommand) -> TerminalReply:
+        """Raises: TickgateError, and then the terminal surely was not asked to change anything."""
+        if command.kind is CommandKind.VIEW:
+            view = await self._sight.view(command.since_ms)
+            return TerminalReply(id=command.id, outcome=Outcome.DONE, view=view)
+        if command.kind is CommandKind.SEND and command.order is not None:
+            return await self._send(command, command.order)
+        ticket = ticket_of(command.ticket)
+        if command.kind is CommandKind.CANCEL:
+            return await self._cancel(command, ticket)
+        return await self._modify(command, ticket, command.change or OrderChange())
+
+    # -- sending -------------------------------------------------------------------------------------
+
+    async def _send(self, command: TerminalCommand, order: Order) -> TerminalReply:
+        try:
+            requests = send_requests(
+                order, await self._sight.facts(order.symbol), self._settings.deviation_points
+            )
+        except Invalid as e:
+            return _done(command, VenueReport(state=_S.REJECTED, code=e.code, reason=e.public))
+        there = await self._there_already(order)
+        if there is not None:
+            return _done(command, there)
+        request, refusal = await self._checked(order.symbol, requests)
+        if refusal is not None:
+            return _done(command, refusal)
+        sent = Sent(
+            tag=order.id, magic=magic_of(order), symbol=order.symbol, side=order.side, at_ms=_now_ms()
+        )
+        answer = await self._ask(command, request, sent)
+        if isinstance(answer, TerminalReply):
+            return answer
+        report = await self._sent_report(answer)
+        return await self._finished(command, report, sent)
+
+    async def _there_already(self, order: Order) -> VenueReport | None:
+        """Look for an order that was asked for before, perhaps with success: it is never executed twice."""
+        asked_at_ms = self._asked_tags.get(order.id)
+        if asked_at_ms is None:
+            return None
+        view = await self._sight.view(asked_at_ms - DAY_MS)
+        deals = tuple(deal for deal in view.deals if deal.tag == order.id)
+        for found in (*view.orders, *view.ended):
+            if found.tag == order.id:
+                return VenueReport(state=found.state, order=found.ticket, deals=deals)
+        if deals:
+            return VenueReport(state=_S.ACCEPTED, order=deals[0].order, deals=deals)
+        return None
+
+    async def _checked(self, symbol: str, requests: Sequence[Request]) -> tuple[Request, VenueReport | None]:
+        """Return the first request the terminal finds nothing wrong with, or what it finds wrong."""
+        known = self._filling.get(symbol)
+        ordered = sorted(requests, key=lambda request: request["type_filling"] != known)
+        for request in ordered:
+            try:
+                checked = await self._terminal.call("order_check", request)
+            except TerminalRefused as e:
+                if e.error_code in UNCHECKED:
+                    return request, None
+                raise
+            meaning = meaning_of(checked.retcode)
+            if checked.retcode == FINE or meaning.sort is RetcodeClass.SUCCESS:
+                self._filling[symbol] = int(request["type_filling"])
+                return request, None
+            if checked.retcode != INVALID_FILL:
+                break
+        if meaning.sort is RetcodeClass.UNKNOWN:
+            # Nothing was sent, so nothing is unknown.
+            raise Unavailable(f"the terminal could not check it: {meaning.text}", code=meaning.code)
+        return request, _report(meaning, checked.retcode)
+
+    async def _sent_report(self, result: SendResult) -> VenueReport:
+        """Return what became of an order that was sent: the answer, confirmed by orders and deals where they are."""
+        meaning = meaning_of(result.retcode)
+        report = _report(meaning, result.retcode, order=str(result.order or ""))
+        if meaning.sort is not RetcodeClass.SUCCESS or not result.order:
+            return report
+        found, deals = await self._sight.found(result.order)
+        state = found.state if found is not None and found.state is not _S.UNKNOWN else meaning.state
+        told = {} if state is not _S.REJECTED else {"code": "VENUE_REFUSED", "reason": "taken, then rejected"}
+        return VenueReport(state=state, order=report.order, retcode=result.retcode, deals=deals, **told)
+
+    # -- cancelling and changing ---------------------------------------------------------------------
+
+    async def _cancel(self, command: TerminalCommand, ticket: int) -> TerminalReply:
+        working, ended = await self._sight.placed(ticket)
+        if working is None:
+            return _done(command, self._sight.as_it_stands(ticket, ended))
+        return await self._change(command, ticket, remove_request(ticket), _S.CANCELED)
+
+    async def _modify(self, command: TerminalCommand, ticket: int, change: OrderChange) -> TerminalReply:
+        working, ended = await self._sight.placed(ticket)
+        if working is not None:
+            symbol = await self._terminal.call("symbol_info", working.symbol)
+            try:
+                request = modify_request(working, change, symbol)
+            except Invalid as e:
+                standing = self._sight.as_it_stands(ticket, working, working=True)
+                return _done(command, _with(standing, code=e.code, reason=e.public))
+            return await self._change(command, ticket, request, _S.ACCEPTED)
+        position = await self._sight.position_of(ticket)
+        if position is None:
+            standing = self._sight.as_it_stands(ticket, ended)
+            return _done(command, _with(standing, code="ORDER_ENDED", reason="the order has ended"))
+        symbol = await self._terminal.call("symbol_info", position.symbol)
+        try:
+            request = levels_request(position, change, symbol)
+        except Invalid as e:
+            standing = self._sight.as_it_stands(ticket, ended)
+            return _done(command, _with(standing, code=e.code, reason=e.public))
+        return await self._change(command, ticket, request, _S.FILLED)
+
+    async def _change(
+        self, command: TerminalCommand, ticket: int, request: Request, wished: OrderState
+    ) -> TerminalReply:
+        answer = await self._ask(command, request, None)
+        if isinstance(answer, TerminalReply):
+            return answer
+        meaning = meaning_of(answer.retcode)
+        found, deals = await self._sight.found(ticket)
+        done = meaning.sort is RetcodeClass.SUCCESS
+        if found is not None and not (done and wished is _S.CANCELED and found.state in _STILL_WORKING):
+            state = found.state
+        else:
+            # Nothing to be seen, or the terminal shows it a moment longer than its server has it.
+            state = wished if done else _S.UNKNOWN
+        report = VenueReport(
+            state=state,
+            order=str(ticket),
+            retcode=answer.retcode,
+            code="" if done else meaning.code,
+            reason="" if done else meaning.text,
+            deals=deals,
+        )
+        return await self._finished(command, report, None)
+
+    # -- asking --------------------------------------------------------------------------------------
+
+    async def _ask(
+        self, command: TerminalCommand, request: Request, sent: Sent | None
+    ) -> SendResult | TerminalReply:
+        """Ask the terminal, once, or never again. Raises: Unavailable, while it surely has not been asked."""
+        await self._journal.begin(command.id, _now_ms(), sent)
+        try:
+            answer: SendResult = await self._call_in_time(command, request)
+        except TerminalLate as e:
+            reply = refused(command.id, "TOO_LATE", e.public)
+            await self._write_down(command.id, reply, 0)
+            return reply
+        except TickgateError as e:
+            if sent is not None:
+                self._note(sent)
+            code = e.error_code if isinstance(e, TerminalRefused) else None
+            meaning = None if code is None else meaning_of_error(code)
+            report = VenueReport(
+                state=_S.UNKNOWN,
+                order=command.ticket,
+                code=meaning.code if meaning else e.code,
+                reason=meaning.text if meaning else e.public,
+            )
+            return await self._finished(command, report, None)
+        if sent is not None:
+            self._note(sent)
+        return answer
+
+    async def _call_in_time(self, command: TerminalCommand, request: Request) -> SendResult:
+        call = Call(name="order_send", arguments=[request], valid_until_ms=command.valid_until_ms)
+        (answer,) = await self._terminal.calls([call])
+        if isinstance(answer, TerminalRefused | TerminalLate):
+            raise answer
+        result: SendResult = answer
+        return result
+
+    async def _finished(
+        self, command: TerminalCommand, report: VenueReport, sent: Sent | None
+    ) -> TerminalReply:
+        ticket = int(report.order) if sent is not None and report.order else 0
+        if sent is not None and ticket:
+            self._note(
+                Sent(
+                    tag=sent.tag,
+                    magic=sent.magic,
+                    symbol=sent.symbol,
+                    side=sent.side,
+                    at_ms=sent.at_ms,
+                    ticket=ticket,
+                )
+            )
+        reply = _done(command, report)
+        await self._write_down(command.id, reply, ticket)
+        return reply
+
+    async def _write_down(self, command_id: str, reply: TerminalReply, ticket: int) -> None:
+        try:
+            await self._journal.finish(command_id, encode_reply(reply), ticket)
+        except Unavailable as e:
+            # Asked again it is answered "nobody can say", which is never wrong.
+            log.error("order_journal.not_written", command=command_id, error=str(e))
+
+    def _note(self, sent: Sent) -> None:
+        self._sight.tags.note(sent)
+        self._asked_tags[sent.tag] = sent.at_ms
+        if len(self._asked_tags) > TAGS_MAX:
+            oldest = list(self._asked_tags)[:FORGOTTEN_AT_ONCE]
+            self._sight.tags.forget(oldest)
+            for tag in oldest:
+                del self._asked_tags[tag]
+
+
+_STILL_WORKING: Final = frozenset({_S.ACCEPTED, _S.PARTIALLY_FILLED})
+
+
+def _report(meaning: Meaning, retcode: int, order: str = "") -> VenueReport:
+    fine = meaning.sort is RetcodeClass.SUCCESS
+    return VenueReport(
+        state=meaning.state,
+        order=order,
+        retcode=retcode,
+        code="" if fine else meaning.code,
+        reason="" if fine else meaning.text,
+    )
+
+
+def _with(report: VenueReport, *, code: str, reason: str) -> VenueReport:
+    return VenueReport(state=report.state, order=report.order, code=code, reason=reason)
+
+
+def _done(command: TerminalCommand, report: VenueReport) -> TerminalReply:
+    return TerminalReply(id=command.id, outcome=Outcome.DONE, report=report)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
