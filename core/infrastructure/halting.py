@@ -5,13 +5,13 @@ from contextlib import AbstractAsyncContextManager
 
 from core.infrastructure.central_hub import Hub, open_hub
 from core.model.audit import AuditEvent
-from core.model.risk import KillSwitch, SwitchScope
+from core.model.risk import OPERATORS, KillSwitch, SwitchScope
 from core.ports.access import Work
 from core.ports.orders import OrderLedger
 from core.settings import Settings
 
 NEEDS = frozenset({"risk_book", "order_ledger", "audit"})
-OPERATOR = "operator:cli"
+OPERATOR = f"{OPERATORS}cli"
 
 
 async def halt(settings: Settings, tenant: str, scope: SwitchScope, target: str, reason: str) -> KillSwitch:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from core.model.orders import OrderType, Side, TimeInForce
 
@@ -125,6 +125,10 @@ class RiskLimits:
     restricted: frozenset[str] = field(default_factory=frozenset)
     symbols: frozenset[str] | None = None
     approval_needed: bool = False
+
+
+OPERATORS: Final = "operator:"
+"""How the operator is named as an author; a caller of the API has the name of its kind there, and never this one."""
 
 
 class LimitScope(StrEnum):

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 class RiskBook(Protocol):
     """What holds for an order, read so that nobody can engage a kill switch between that and the end of the work."""
 
+    async def hold(self, work: Work) -> None:
+        """Hold changes off until the work ends. Whoever locks an account and asks here too does this first.
+
+        Raises: Unavailable.
+        """
+
     async def rules(self, work: Work, *, account: str, strategy: str, symbol: str) -> RiskRules:
         """Return what holds for an order. Raises: Unavailable, Corrupt: what was set cannot be read; both deny."""
 
@@ -40,7 +46,8 @@ class RiskDesk(RiskBook, Protocol):
     async def release(self, work: Work, switch_id: str, *, author: str) -> KillSwitch:
         """Release a kill switch; one that is released stays as it is.
 
-        Raises: NotFound (code KILL_SWITCH_NOT_FOUND; also of one of everybody's), Unavailable.
+        Raises: NotFound (code KILL_SWITCH_NOT_FOUND), Forbidden (code OPERATORS_ONLY): the operator engaged it, and
+        the author is somebody else; Unavailable.
         """
 
     async def switches(self, tenant: str, *, before: str | None, limit: int) -> Sequence[KillSwitch]:

@@ -51,6 +51,7 @@ class OrderChanges:
         Raises: NotFound, Unavailable, Denied: the changed order would not pass the risk checks. Conflict: it has ended
         (ORDER_ENDED), does not work yet or is being changed (ORDER_IN_FLIGHT), or has no such price (PRICE_NOT_ITS).
         """
+        await self.entrance.risk.hold(work)
         entry = await self.ledger.locked(work, order_id)
         if entry.state not in _WORKS:
             raise _refusal(entry)

@@ -66,6 +66,7 @@ class Dispatcher:
     async def _begin(self, tenant: str, order_id: str) -> tuple[TradingAccount, OrderEntry] | None:
         """Commit that the order is being sent; None where it is not to be."""
         async with self.ledger.work(tenant) as work:
+            await self.risk.hold(work)
             try:
                 entry = await self.ledger.locked(work, order_id)
             except NotFound:

@@ -106,7 +106,8 @@ def test_the_operator_halts_everybody_at_once(floor: Floor) -> None:
     assert switch["scope"] == "global"
     seen = floor.http.get(f"/v1/kill-switches/{switch['id']}").json()
     assert (seen["scope"], seen["engaged"]) == ("global", True)
-    assert floor.http.delete(f"/v1/kill-switches/{switch['id']}").status_code == 404
+    refused = floor.http.delete(f"/v1/kill-switches/{switch['id']}")
+    assert (refused.status_code, refused.json()["code"]) == (403, "OPERATORS_ONLY")
     assert tickgate(floor, "resume", switch["id"]).startswith("released")
     assert tickgate(floor, "halt").strip() == "nothing is halted"
     assert floor.submit(volume="0.08")["state"] == "QUEUED"

@@ -1,10 +1,12 @@
 """Limits, trading states and kill switches in the ledger.
 
 Who judges an order holds a lock of its tenant, and one of everybody's, in share; who engages a switch or sets
-something holds it alone. So each order is judged and kept wholly before such a change, or wholly behind it.
+something holds it alone. So each order is judged and kept wholly before such a change, or wholly behind it. These
+locks come before an account's, always: a change that waits stands between two orders that wait for each other
+otherwise, and only PostgreSQL's search for deadlocks, a second later, lets the three of them go on.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import UUID
@@ -15,8 +17,9 @@ import msgspec
 from core.adapters.postgres.order_rows import json_of, ms
 from core.adapters.postgres.pool import Postgres
 from core.adapters.postgres.work import PostgresWork
-from core.errors.exceptions import Conflict, Corrupt, NotFound
+from core.errors.exceptions import Conflict, Corrupt, Forbidden, NotFound
 from core.model.risk import (
+    OPERATORS,
     KillSwitch,
     LimitScope,
     LimitSet,
@@ -41,7 +44,7 @@ _COVERS: Final = (
     " or scope = 'strategy' and target = $3)"
 )
 _SWITCHES: Final = (
-    "select scope, target from kill_switches where tenant in ($1, '') and released_at is null"
+    "select distinct scope, target from kill_switches where tenant in ($1, '') and released_at is null"
     f" and {_COVERS} order by scope, target"
 )
 _STATES: Final = f"select scope, target, state from trading_states where tenant = $1 and {_COVERS}"
@@ -61,21 +64,21 @@ class PostgresRiskBook:
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
+    async def hold(self, work: PostgresWork) -> None:
+        await work.connection.execute(_SHARE, work.tenant)
+
     async def rules(self, work: PostgresWork, *, account: str, strategy: str, symbol: str) -> RiskRules:
         halts, states = await self._stops(work, account, strategy)
         rows = await work.connection.fetch(_LIMITS, work.tenant, account, strategy, symbol)
         try:
             limits = merged(map(_limit_set, rows))
-        except (ValueError, msgspec.ValidationError) as e:
+        except ValueError as e:
             raise Corrupt("risk limits cannot be read", code="RISK_LIMITS_UNREADABLE", detail=str(e)) from e
-        return RiskRules(limits=limits, state=_worst(states), halts=halts)
+        return RiskRules(limits=limits, state=_worst(state for _, state in states), halts=halts)
 
     async def halted(self, work: PostgresWork, *, account: str, strategy: str) -> tuple[str, ...]:
         halts, states = await self._stops(work, account, strategy)
-        stopped = [
-            _name(row["scope"], row["target"]) for row in states if row["state"] == TradingState.HALTED
-        ]
-        return (*halts, *stopped)
+        return (*halts, *(name for name, state in states if state is TradingState.HALTED))
 
     async def engage(
         self, work: PostgresWork, scope: SwitchScope, target: str, *, reason: str, author: str
@@ -97,13 +100,26 @@ class PostgresRiskBook:
         await work.connection.execute(_ALONE, work.tenant)
         row = await work.connection.fetchrow(
             "update kill_switches set released_by = coalesce(released_by, $3),"
-            " released_at = coalesce(released_at, clock_timestamp()) where id = $1 and tenant = $2"
+            " released_at = coalesce(released_at, clock_timestamp())"
+            " where id = $1 and tenant = $2 and (released_at is not null or engaged_by not like $4 or $3 like $4)"
             f" returning {_SWITCH}",
             _uuid(switch_id),
             work.tenant,
             author,
+            f"{OPERATORS}%",
         )
+        if row is None and await self._is_seen(work, switch_id):
+            raise Forbidden("the operator engaged it, and alone releases it", code="OPERATORS_ONLY")
         return _switch(_found(row))
+
+    async def _is_seen(self, work: PostgresWork, switch_id: str) -> bool:
+        return bool(
+            await work.connection.fetchval(
+                "select exists(select from kill_switches where id = $1 and tenant in ($2, ''))",
+                _uuid(switch_id),
+                work.tenant,
+            )
+        )
 
     async def switches(self, tenant: str, *, before: str | None, limit: int) -> Sequence[KillSwitch]:
         async with self._postgres.of_tenant(tenant) as connection:
@@ -219,16 +235,22 @@ class PostgresRiskBook:
 
     async def _stops(
         self, work: PostgresWork, account: str, strategy: str
-    ) -> tuple[tuple[str, ...], Sequence[asyncpg.Record]]:
-        await work.connection.execute(_SHARE, work.tenant)
+    ) -> tuple[tuple[str, ...], Sequence[tuple[str, TradingState]]]:
+        """Return the names of the switches that hold, and the states that are set, by name."""
+        await self.hold(work)
         switches = await work.connection.fetch(_SWITCHES, work.tenant, account, strategy)
-        states = await work.connection.fetch(_STATES, work.tenant, account, strategy)
+        rows = await work.connection.fetch(_STATES, work.tenant, account, strategy)
+        try:
+            states = [(_name(row["scope"], row["target"]), TradingState(row["state"])) for row in rows]
+        except ValueError as e:
+            raise Corrupt(
+                "a trading state cannot be read", code="RISK_STATE_UNREADABLE", detail=str(e)
+            ) from e
         return tuple(_name(row["scope"], row["target"]) for row in switches), states
 
 
-def _worst(states: Sequence[asyncpg.Record]) -> TradingState:
-    found = {row["state"] for row in states}
-    return next((state for state in _WORST if state in found), TradingState.ACTIVE)
+def _worst(states: Iterable[TradingState]) -> TradingState:
+    return min(states, key=_WORST.index, default=TradingState.ACTIVE)
 
 
 def _name(scope: str, target: str) -> str:

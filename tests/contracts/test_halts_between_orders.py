@@ -1,0 +1,175 @@
+"""A switch that is being engaged among orders: nobody waits in a circle, and nothing is sent or changed behind it."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from ulid import ULID
+
+from core.errors.exceptions import Denied
+from core.infrastructure.central_hub import Hub, open_hub
+from core.model.ledger import OrderEntry
+from core.model.orders import Order, OrderState, OrderType, Side
+from core.model.risk import KillSwitch, SwitchScope, TradingState
+from core.model.venues import OrderChange
+from core.settings import Settings
+from core.trading.changes import OrderChanges
+from core.trading.dispatch import Dispatcher
+from core.trading.settling import Settlement
+from core.trading.submission import OrderEntrance
+from tests.engines import House, new_databases
+from tests.trading_floors import SYMBOL, account, keep_records
+
+WAITING_S_MAX = 20.0
+NEEDS = {"postgres", "risk_book", "order_ledger", "audit", "latest_quotes"}
+_S = OrderState
+
+
+@pytest.fixture(scope="module")
+def settings(house: House) -> Settings:
+    return new_databases(house)
+
+
+@dataclass
+class Desk:
+    """One tenant's desk with the account `paper`; it has no venue, so an order that were sent would be an error."""
+
+    hub: Hub
+    tenant: str
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        return Dispatcher(
+            ledger=self.hub["order_ledger"],
+            risk=self.hub["risk_book"],
+            settlement=self.settlement,
+            venues={},
+            send_timeout_s=1.0,
+        )
+
+    @property
+    def changes(self) -> OrderChanges:
+        entrance = OrderEntrance(
+            desk=self.hub["order_ledger"],
+            risk=self.hub["risk_book"],
+            audit=self.hub["audit"],
+            quotes=self.hub["latest_quotes"],
+        )
+        return OrderChanges(ledger=self.hub["order_ledger"], settlement=self.settlement, entrance=entrance)
+
+    @property
+    def settlement(self) -> Settlement:
+        return Settlement(ledger=self.hub["order_ledger"], audit=self.hub["audit"])
+
+    def work(self) -> Any:
+        return self.hub["order_ledger"].work(self.tenant)
+
+    async def keep(self, state: OrderState) -> str:
+        """Keep an order in a state and return its id."""
+        order = Order(
+            id=str(ULID()),
+            tenant=self.tenant,
+            account="paper",
+            symbol=SYMBOL,
+            side=Side.BUY,
+            type=OrderType.LIMIT,
+            volume=Decimal("0.1"),
+            price=Decimal("1.05"),
+        )
+        ledger = self.hub["order_ledger"]
+        async with self.work() as work:
+            await ledger.lock_account(work, "paper")
+            entry = await ledger.add(
+                work, OrderEntry(order=order, state=_S.QUEUED, version=1, submitted_by="client:c")
+            )
+            way = {_S.QUEUED: (), _S.ACCEPTED: (_S.SENDING, _S.ACCEPTED)}[state]
+            for step in way:
+                entry = await ledger.move(work, entry, step, what="order.moved")
+        return order.id
+
+    async def state_of(self, order_id: str) -> tuple[OrderState, list[str]]:
+        async with self.work() as work:
+            entry = await self.hub["order_ledger"].locked(work, order_id)
+        return entry.state, [denial.code for denial in entry.denials]
+
+    async def engage(self) -> KillSwitch:
+        async with self.work() as work:
+            switch: KillSwitch = await self.hub["risk_book"].engage(
+                work, SwitchScope.TENANT, "", reason="r", author="client:c"
+            )
+        return switch
+
+    async def modify(self, order_id: str) -> OrderEntry:
+        async with self.work() as work:
+            return await self.changes.modify(
+                work, order_id, OrderChange(price=Decimal("1.06")), actor="client:c"
+            )
+
+    async def waiting(self, count: int) -> None:
+        """Wait until so many transactions wait for a lock of the risk book."""
+        query = (
+            "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+            " and database = (select oid from pg_database where datname = current_database())"
+        )
+        async with asyncio.timeout(WAITING_S_MAX), self.hub["postgres"].acquire() as connection:
+            while await connection.fetchval(query) < count:
+                await asyncio.sleep(0.01)
+
+    async def locks_the_account_at_once(self, work: Any) -> None:
+        # Well below the second after which PostgreSQL looks for deadlocks, and would make an end of the circle.
+        await work.connection.execute("set local lock_timeout = '500ms'")
+        await self.hub["order_ledger"].lock_account(work, "paper")
+
+
+@pytest.fixture
+async def desk(settings: Settings) -> AsyncIterator[Desk]:
+    tenant = f"t-{uuid.uuid4().hex[:12]}"
+    await keep_records(settings, tenant, {"paper": account(source=tenant)})
+    async with open_hub(settings, NEEDS) as hub:
+        async with hub["postgres"].acquire() as connection:
+            await connection.execute(
+                "insert into sources (name, tenant, token_hash) values ($1, $1, $2)", tenant, "0" * 64
+            )
+        yield Desk(hub, tenant)
+
+
+async def test_a_switch_between_an_order_and_a_sending_makes_no_circle(desk: Desk) -> None:
+    queued = await desk.keep(_S.QUEUED)
+    async with desk.work() as work:
+        await desk.hub["risk_book"].rules(work, account="paper", strategy="", symbol=SYMBOL)
+        engaging = asyncio.ensure_future(desk.engage())
+        await desk.waiting(1)
+        sending = asyncio.ensure_future(desk.dispatcher.send(desk.tenant, queued))
+        await desk.waiting(2)
+        await desk.locks_the_account_at_once(work)
+    await asyncio.gather(engaging, sending)
+    assert await desk.state_of(queued) == (_S.DENIED, ["TRADING_HALTED"])
+
+
+async def test_a_switch_between_an_order_and_a_change_makes_no_circle(desk: Desk) -> None:
+    working = await desk.keep(_S.ACCEPTED)
+    async with desk.work() as work:
+        await desk.hub["risk_book"].rules(work, account="paper", strategy="", symbol=SYMBOL)
+        engaging = asyncio.ensure_future(desk.engage())
+        await desk.waiting(1)
+        changing = asyncio.ensure_future(desk.modify(working))
+        await desk.waiting(2)
+        await desk.locks_the_account_at_once(work)
+    await engaging
+    with pytest.raises(Denied, match="TRADING_HALTED"):
+        await changing
+    assert (await desk.state_of(working))[0] is _S.ACCEPTED
+
+
+async def test_an_order_that_waits_is_not_sent_in_a_halted_state(desk: Desk) -> None:
+    queued = await desk.keep(_S.QUEUED)
+    async with desk.work() as work:
+        await desk.hub["risk_book"].set_state(
+            work, SwitchScope.ACCOUNT, "paper", TradingState.HALTED, reason="r", author="client:c"
+        )
+    await desk.dispatcher.send(desk.tenant, queued)
+    assert await desk.state_of(queued) == (_S.DENIED, ["TRADING_HALTED"])
