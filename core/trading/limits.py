@@ -54,7 +54,7 @@ def merged(sets: Iterable[LimitSet]) -> RiskLimits:
 
 def read(limits: Mapping[str, Any]) -> dict[str, Any]:
     """Return limits as they were written. Raises: ValueError: a limit is unknown or makes no sense."""
-    if unknown := limits.keys() - STRICTER.keys():
+    if unknown := msgspec.convert(limits, dict[str, Any]).keys() - STRICTER.keys():
         raise ValueError(f"there is no limit {', '.join(sorted(unknown))}")
     whole = msgspec.convert(dict(limits), RiskLimits, strict=False)
     found = {name: getattr(whole, name) for name in limits}

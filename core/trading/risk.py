@@ -10,8 +10,8 @@ from typing import Final
 
 from core.model.orders import Order, Side, TimeInForce
 from core.model.risk import Denial, Exposure, QuoteSeen, RiskFacts, RiskLimits, TradingState
+from core.trading.stops import Reason, overdone
 
-Reason = tuple[str, str, Mapping[str, object]]
 Check = Callable[[Order, RiskFacts, RiskLimits], Iterator[Reason]]
 
 
@@ -250,16 +250,7 @@ def _losses(order: Order, facts: RiskFacts, limits: RiskLimits) -> Iterator[Reas
         yield "TOO_MANY_REJECTS", "the venue has refused too many in a row", seen
     if reduces(order, facts.exposure):
         return
-    loss = account.day_start_equity - account.equity
-    if loss > limits.daily_loss_max:
-        yield (
-            "DAILY_LOSS",
-            "the account has lost too much today",
-            {"loss": loss, "max": limits.daily_loss_max},
-        )
-    if account.equity < account.peak_equity * (1 - limits.drawdown_share_max):
-        seen = {"equity": account.equity, "peak": account.peak_equity, "share_max": limits.drawdown_share_max}
-        yield "DRAWDOWN", "the account is too far below its peak", seen
+    yield from overdone(account.equity, account.day_start_equity, account.peak_equity, limits)
 
 
 def _restricted(order: Order, _facts: RiskFacts, limits: RiskLimits) -> Iterator[Reason]:
