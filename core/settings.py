@@ -133,7 +133,7 @@ class GatewaySettings(Section, frozen=True):
     behind_tls_proxy: only a proxy that ends TLS can reach us, so we may listen beyond loopback without it;
     trusted_proxies: addresses and CIDRs whose `proxy_header` names the caller; cors_origins: web pages that may read
     our answers; allowed_hosts: the names we answer to, none for any (on loopback without a proxy: this machine's);
-    exports_max: exports one process sends at a time.
+    exports_max, streams_max: exports and streams of order events one process sends at a time.
     """
 
     host: str = "127.0.0.1"
@@ -148,6 +148,7 @@ class GatewaySettings(Section, frozen=True):
     allowed_hosts: list[str] = []
     answer_timeout_ms: Positive = 5_000
     exports_max: Positive = 8
+    streams_max: Positive = 64
     metrics_token: Secret = Secret()
     docs: bool = False
     idempotency_kept_s: Annotated[int, msgspec.Meta(ge=3_600, le=31 * 86_400)] = 86_400

@@ -129,6 +129,7 @@ def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> 
                 health=HealthWatch(hub, "gateway").report,
                 answer_streams=hub["answer_streams"],
                 exports=Places(settings.gateway.exports_max),
+                streams=Places(settings.gateway.streams_max, "streams", metrics.STREAMS_RUNNING),
                 limits=Limits(settings.limits, hub["rate_limiter"]),
                 ledger=hub["order_ledger"],
                 risk=hub["risk_book"],

@@ -78,6 +78,11 @@ REQUEST_HEADERS: Final[Mapping[str, Json]] = {
         "required": False,
         "schema": {"type": "string"},
     },
+    "Last-Event-ID": {
+        "description": "The last event the caller has seen; the next one follows it.",
+        "required": False,
+        "schema": {"type": "string", "pattern": "^[0-9]{0,18}$"},
+    },
     "Idempotency-Key": {
         "description": "Unique for what is to be done once; the same key and body again answer what was answered.",
         "required": True,

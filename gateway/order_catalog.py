@@ -6,7 +6,7 @@ import msgspec
 
 from core.messages.message import Message
 from core.model.principals import Scope
-from gateway import answers, orders
+from gateway import answers, order_stream, orders
 from gateway.order_shapes import (
     CanceledOrders,
     CancelWish,
@@ -117,6 +117,25 @@ ENDPOINTS: Final = (
     _writing("/v1/orders/{id}/cancel", orders.cancel, None, OrderAnswer, told={404: _NO_ORDER}),
     _writing("/v1/orders/{id}/modify", orders.modify, ChangeWish, OrderAnswer, told={404: _NO_ORDER}),
     _reading("/v1/orders", orders.listed, OrderQuery, OrderPage, paged=True),
+    Endpoint(
+        method="GET",
+        path="/v1/orders/stream",
+        handler=order_stream.stream,
+        access=Scope.ORDERS_READ,
+        rate=RateClass.EXPORT,
+        query=order_stream.StreamQuery,
+        headers=("Last-Event-ID",),
+        answers={200: Content(description="Events without end.", types=(order_stream.EVENT_STREAM,))},
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/audit",
+        handler=order_stream.audit,
+        access=Scope.AUDIT_READ,
+        rate=RateClass.READ,
+        query=order_stream.AuditQuery,
+        answers={200: Content(description="A page of the audit trail.", schema=order_stream.AuditPage)},
+    ),
     _reading("/v1/orders/{id}", orders.read, NoParameters, OrderAnswer, missing="There is no such order."),
     _reading(
         "/v1/orders/{id}/events", orders.events, NoParameters, EventPage, missing="There is no such order."

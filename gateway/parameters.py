@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, TypeVar, get_type_hints
+from functools import cache
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 import msgspec
 from starlette.requests import Request
@@ -18,6 +19,7 @@ Asked = TypeVar("Asked", bound=Message)
 
 EPOCH_DIGITS_MAX: Final = 18
 VALUE_LENGTH_MAX: Final = 8_192
+NULL: Final = "null"
 _EPOCH_MS: Final = re.compile(rf"-?[0-9]{{1,{EPOCH_DIGITS_MAX}}}")
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -115,6 +117,7 @@ WIRES: Final[Mapping[str, Wire]] = {
     ),
     "limit": Wire(description="How many items one page may hold.", example=1_000),
     "interval": Wire(description="The length of a bar."),
+    "after": Wire(description="The event behind which to go on; without it, what happens from now on."),
     "account": Wire(description="Only those of this account."),
     "state": Wire(description="Only those in this state."),
     "strategy": Wire(description="Only those of this strategy."),
@@ -162,6 +165,8 @@ def parse(request: Request, kind: type[Asked]) -> Asked:
     for name in kind.__struct_fields__:
         parameter, wire = wire_of(name)
         if parameter in given:
+            if given[parameter].lower() == NULL and not _takes_text(kind, name):
+                raise Unfit("INVALID_PARAMETER", {parameter: "leave it out instead"})
             try:
                 fields[name] = wire.parse(given.pop(parameter))
             except ValueError as e:
@@ -174,6 +179,13 @@ def parse(request: Request, kind: type[Asked]) -> Asked:
         return msgspec.convert(fields, kind, strict=False)
     except msgspec.ValidationError as e:
         raise _unfit(str(e), kind) from e
+
+
+@cache
+def _takes_text(kind: type[Message], name: str) -> bool:
+    """Whether any text is a value of the field. Of all others `null` would be read as none being given."""
+    of = get_type_hints(kind)[name]
+    return str in (of, *get_args(of))
 
 
 def _once_each(request: Request) -> dict[str, str]:

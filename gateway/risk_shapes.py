@@ -18,7 +18,7 @@ Reason = Annotated[
         description="Why; for whoever asks later.", min_length=1, max_length=500, pattern=r"^[^\x00]+$"
     ),
 ]
-SwitchId = Annotated[str, msgspec.Meta(min_length=36, max_length=36, pattern="^[0-9a-f-]{36}$")]
+SwitchId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=PAGE_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
 Names = Annotated[

@@ -50,7 +50,7 @@ class RateClass(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """What handlers work with. unhealthy: names what is not there, or nothing; health: how the
-    gateway's own stores stand; exports: how many are being sent. entrance, changes: of orders."""
+    gateway's own stores stand; exports, streams: how many are being sent. entrance, changes: of orders."""
 
     settings: Settings
     queue: JobQueue
@@ -68,6 +68,7 @@ class Services:
     health: Callable[[], Awaitable[HealthReport]]
     answer_streams: AnswerStreams
     exports: Places
+    streams: Places
     limits: Limits
     ledger: OrderLedger
     risk: RiskDesk

@@ -19,3 +19,13 @@ class AuditEvent:
     strategy: str = ""
     facts: Mapping[str, AuditValue] = field(default_factory=dict)
     trace: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """An event at its place. event: as it was hashed; hash: of it and of all before it."""
+
+    seq: int
+    type: str
+    event: bytes
+    hash: bytes

@@ -147,6 +147,9 @@ REVOCATIONS_CONFIRMED: Final = Gauge(
 EXPORTS_RUNNING: Final = Gauge(
     "tickgate_exports_running", "Exports this process reads or sends now", registry=REGISTRY
 )
+STREAMS_RUNNING: Final = Gauge(
+    "tickgate_streams_running", "Streams of order events this process sends now", registry=REGISTRY
+)
 EXPORT_BYTES: Final = Counter(
     "tickgate_export_bytes_total", "Bytes of exports written, by format", ["format"], registry=REGISTRY
 )

@@ -48,6 +48,7 @@ ASKED = {
     "/v1/queues": "/v1/queues",
     "/v1/orders": "/v1/orders",
     "/v1/fills": "/v1/fills",
+    "/v1/audit": "/v1/audit",
     "/v1/kill-switches": "/v1/kill-switches",
     "/v1/risk-limits": "/v1/risk-limits",
     "/v1/trading-states": "/v1/trading-states",

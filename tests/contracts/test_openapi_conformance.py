@@ -16,10 +16,12 @@ from tests.engines import House
 from tests.gateways import DAY_MS, FrontDoor, tick
 
 SEED = 20_000
-EXAMPLES_MAX = 35
+EXAMPLES_MAX = 24
 """Sensible and absurd requests each operation is fuzzed with, beside those that cover every limit of its schema."""
 REQUESTS_MIN = 2_000
 SHOWN_MAX = 12
+ENDLESS = "/v1/orders/stream"
+"""Its answer has no end to wait for."""
 EXPECTED = {
     # A cursor is only ever one we gave; no schema can say which those are.
     ("positive_data_acceptance", "BAD_CURSOR"),
@@ -32,6 +34,8 @@ EXPECTED = {
     ("positive_data_acceptance", "INVALID_EXPIRY"),
     ("positive_data_acceptance", "IDEMPOTENCY_KEY_REUSED"),
 }
+STAY = re.compile("/v1/(sources|kill-switches)/[^/]+")
+"""What is closed or released is over, and can still be read."""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,7 @@ def _run(door: FrontDoor, headers: dict[str, str], examples: int) -> tuple[int, 
     """Return how many requests were made, and what was found."""
     schema = schemathesis.openapi.from_dict(
         openapi.document(), config=_configuration(door, headers, examples)
-    )
+    ).exclude(path=ENDLESS)
     requests, found = 0, []
     for event in from_schema(schema).execute():
         if isinstance(event, events.ScenarioFinished):
@@ -84,6 +88,9 @@ def _findings(recorder: ScenarioRecorder) -> Iterator[str]:
             if check.failure_info is None or (check.name, _code(text)) in EXPECTED:
                 continue
             if answered and answered.status_code == 503 and _answers_now(recorder.cases[case_id].value):
+                continue
+            path = answered.request.path_url.partition("?")[0] if answered else ""
+            if path == ENDLESS or (check.name == "use_after_free" and STAY.fullmatch(path)):
                 continue
             failure, request = check.failure_info.failure, check.failure_info.code_sample
             yield f"{recorder.label}: {failure.title}: {failure.message}\n{request}\n{text}"

@@ -102,3 +102,28 @@ def test_an_account_tells_how_it_stands_and_stays_once_it_has_traded(floor: Floo
     assert account.json()["standing"]["balance"] is not None
     refused = floor.http.delete("/v1/accounts/paper", headers={"If-Match": "*"})
     assert (refused.status_code, refused.json()["code"]) == (409, "RECORD_IN_USE")
+
+
+def test_what_happens_is_streamed_and_a_reader_goes_on_where_it_was(floor: Floor) -> None:
+    order = floor.ended(floor.submit(volume="0.05")["id"])
+    trail = floor.http.get("/v1/audit", params={"order": order["id"]}).json()["items"]
+    what = ["order.submitted", "order.sending", "order.fill", "order.reported"]
+    assert [one["event"]["type"] for one in trail] == what
+    assert {one["event"]["trace"][3:35] for one in trail if one["event"]["trace"]} == {order["trace_id"]}
+
+    def read(count: int, headers: dict[str, str]) -> list[str]:
+        lines = []
+        with floor.http.stream("GET", "/v1/orders/stream", headers=headers) as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            for line in answer.iter_lines():
+                if line.startswith(("id: ", "event: ")):
+                    lines.append(line)
+                if len(lines) == 2 * count:
+                    return lines
+        return lines
+
+    begin = str(trail[0]["seq"] - 1)
+    seen = read(4, {"Last-Event-ID": begin})
+    assert [line.removeprefix("event: ") for line in seen if line.startswith("event: ")] == what
+    again = read(3, {"Last-Event-ID": str(trail[0]["seq"])})
+    assert again == seen[2:]

@@ -1,13 +1,14 @@
 """The audit trail in the ledger: appended to in the transaction of what it tells of."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final
 
+from core.adapters.postgres.pool import Postgres
 from core.adapters.postgres.work import PostgresWork
 from core.auditing.chain import canonical, chained
-from core.model.audit import AuditEvent
+from core.model.audit import AuditEntry, AuditEvent
 from core.settings import Settings
 
 VERSION: Final = version("tickgate")
@@ -24,6 +25,9 @@ _APPEND: Final = (
 
 class PostgresAuditTrail:
     """The `AuditTrail` port on PostgreSQL. A tenant's stream has its name."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
 
     async def append(self, work: PostgresWork, event: AuditEvent) -> int:
         head = await work.connection.fetchrow(_HEAD, work.tenant)
@@ -46,6 +50,24 @@ class PostgresAuditTrail:
         )
         return int(seq)
 
+    async def events(self, tenant: str, *, after: int, limit: int, order: str = "") -> Sequence[AuditEntry]:
+        of_order = " and order_id = $4" if order else ""
+        async with self._postgres.of_tenant(tenant) as connection:
+            rows = await connection.fetch(
+                f"select seq, type, event, hash from audit_events where tenant = $1 and seq > $2{of_order}"
+                " order by seq limit $3",
+                tenant,
+                after,
+                limit,
+                *([order] if order else []),
+            )
+        return [AuditEntry(**row) for row in rows]
+
+    async def newest(self, tenant: str) -> int:
+        async with self._postgres.of_tenant(tenant) as connection:
+            seq = await connection.fetchval("select seq from audit_heads where tenant = $1", tenant)
+        return int(seq or 0)
+
 
 def _fields(event: AuditEvent, at_ns: int) -> dict[str, Any]:
     return {
@@ -63,5 +85,5 @@ def _fields(event: AuditEvent, at_ns: int) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def open_audit(_settings: Settings, _services: Mapping[str, Any]) -> AsyncIterator[PostgresAuditTrail]:
-    yield PostgresAuditTrail()
+async def open_audit(_settings: Settings, services: Mapping[str, Any]) -> AsyncIterator[PostgresAuditTrail]:
+    yield PostgresAuditTrail(services["postgres"])
