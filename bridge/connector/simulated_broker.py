@@ -4,12 +4,12 @@ Market orders fill at once, at the ask or the bid; pending orders, stop losses a
 them, at that quote. Netting and hedging accounts. No swaps, no commissions, no gaps in trading hours.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from bridge.connector.faults import OrderFaults
 from bridge.connector.simulated_book import Book, load_book, save_book
@@ -235,7 +235,7 @@ class SimulatedBroker:
         price = quote.ask if order.type == TradeType.BUY else quote.bid
         volume = order.volume_initial
         if half and volume >= 2 * VOLUME_MIN:
-            volume = round(np.floor(volume / 2 / VOLUME_STEP) * VOLUME_STEP, 2)
+            volume = round(math.floor(volume / 2 / VOLUME_STEP) * VOLUME_STEP, 2)
         left = round(order.volume_initial - volume, 2)
         position = fields.position or None
         deal = fill(self.book, order, volume, price, self._now_ms(), position=position, hedging=self._hedging)

@@ -1,63 +1,66 @@
-"""Orders through a real bridge and a real connector to the simulated terminal: each is executed at most once."""
+"""Orders through a real bridge and a real connector to the simulated terminal: each is executed at most once.
+
+Whatever fails on the way, the answer is true: who is told that nobody was asked finds no execution, who is told of a
+fill finds one, and only who is told that nobody can say finds either.
+"""
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator, Iterator
+import random
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from decimal import Decimal
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from bridge.connector.simulated_book import STATE_FILE, Book
-from core.errors.exceptions import Unavailable
+from core.adapters.redis import terminal_orders
+from core.errors.exceptions import Unavailable, UnknownOutcome
 from core.infrastructure.central_hub import open_hub
-from core.model.orders import Order, OrderState, OrderType, Side
-from core.model.venues import TradingAccount, VenueView
+from core.model.orders import Order, OrderState
+from core.model.venues import VenueReport, VenueView
 from core.ports.venues import Venue
 from core.settings import Settings
-from tests.bridges import SOURCE, TENANT, Bridge
+from tests.bridges import Bridge, build_bridge
 from tests.connectors import SIMULATED, Connector, build_connector
+from tests.engines import House, new_databases
+from tests.orders import ACCOUNT, make_order, truth
 
-ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-ACCOUNT = TradingAccount(
-    tenant=TENANT,
-    id="a1",
-    venue="mt5",
-    source=SOURCE,
-    currency="USD",
-    leverage=100,
-    hedging=False,
-)
+WHEN_NOT_EXECUTED = {OrderState.REJECTED}
+WHEN_EXECUTED = {OrderState.FILLED, OrderState.CANCELED, OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED}
 
 
-def new_tag() -> str:
-    return "".join(secrets.choice(ALPHABET) for _ in range(26))
+@pytest.fixture(scope="module")
+def shared_bridge(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
+    bridge = build_bridge(new_databases(house), tmp_path_factory.mktemp("bridge"))
+    bridge.start()
+    try:
+        bridge.wait_ready()
+        yield bridge
+    finally:
+        bridge.stop(signal.SIGKILL)
 
 
-def order(**changes: Any) -> Order:
-    fields: dict[str, Any] = {
-        "id": new_tag(),
-        "tenant": TENANT,
-        "account": ACCOUNT.id,
-        "symbol": "EURUSD",
-        "side": Side.BUY,
-        "type": OrderType.MARKET,
-        "volume": Decimal("0.10"),
-    }
-    return Order(**{**fields, **changes})
+@pytest.fixture(scope="module")
+def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One terminal's directory for all: what it has done and how its clock runs is remembered."""
+    return tmp_path_factory.mktemp("connector")
+
+
+def laid_out(bridge: Bridge, directory: Path, **faults: Any) -> Connector:
+    options = {"rate": 5.0, "symbols": ["EURUSD"], "faults": {"orders": faults}}
+    return build_connector(bridge.port, directory, SIMULATED, options, orders=True, call_timeout_s=1.0)
 
 
 @contextmanager
-def running_connector(bridge: Bridge, directory: Path, **options: Any) -> Iterator[Connector]:
-    connector = build_connector(bridge.port, directory, SIMULATED, {"rate": 20.0, **options}, orders=True)
+def running_connector(bridge: Bridge, directory: Path, **faults: Any) -> Iterator[Connector]:
+    connector = laid_out(bridge, directory, **faults)
     connector.start()
     try:
         yield connector
     finally:
-        connector.stop()
+        connector.stop(signal.SIGKILL)
 
 
 @asynccontextmanager
@@ -66,7 +69,7 @@ async def opened_venue(settings: Settings) -> AsyncIterator[Venue]:
         yield hub["mt5_venue"]
 
 
-async def until_viewed(venue: Venue, timeout_s: float = 30.0) -> VenueView:
+async def viewed(venue: Venue, timeout_s: float = 40.0) -> VenueView:
     """Return the first view: then bridge, connector and terminal are there, and the clock is measured."""
     async with asyncio.timeout(timeout_s):
         while True:
@@ -76,27 +79,157 @@ async def until_viewed(venue: Venue, timeout_s: float = 30.0) -> VenueView:
                 await asyncio.sleep(0.1)
 
 
-def truth(connector: Connector) -> Book:
-    return msgspec.json.decode((connector.spool / STATE_FILE).read_bytes(), type=Book)
+@dataclass
+class Told:
+    """What was asked, and what was answered to it."""
+
+    reports: dict[str, VenueReport] = field(default_factory=dict)
+    not_asked: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+
+    async def send(self, venue: Venue, order: Order) -> None:
+        try:
+            report = await venue.send(ACCOUNT, order)
+        except Unavailable:
+            self.not_asked.add(order.id)
+        except UnknownOutcome:
+            self.unknown.add(order.id)
+        else:
+            self.reports[order.id] = report
+            if report.state is OrderState.UNKNOWN:
+                self.unknown.add(order.id)
+
+    def check(self, directory: Path, view: VenueView) -> None:
+        executions = truth(directory).executions
+        assert max(executions.values(), default=0) <= 1
+        assert not self.not_asked & set(executions), "told that nobody was asked, and it was executed"
+        for tag, report in self.reports.items():
+            if report.state in WHEN_NOT_EXECUTED:
+                assert tag not in executions, report
+            if report.state in WHEN_EXECUTED:
+                assert executions.get(tag) == 1, report
+        # A look tells what nobody could say: every execution is found by its tag.
+        seen = {deal.tag for deal in view.deals}
+        mine = self.not_asked | self.unknown | set(self.reports)
+        assert seen & mine == set(executions) & mine
 
 
-def test_a_market_order_is_filled_in_the_terminal(bridge: Bridge, tmp_path: Path) -> None:
+def test_a_market_order_is_filled_in_the_terminal(shared_bridge: Bridge, shared_directory: Path) -> None:
     async def run() -> None:
-        async with opened_venue(bridge.settings) as venue:
+        async with opened_venue(shared_bridge.settings) as venue:
             with pytest.raises(Unavailable) as nobody:
-                await venue.send(ACCOUNT, order())
+                await venue.send(ACCOUNT, make_order())
             assert nobody.value.code == "TERMINAL_NOT_CONNECTED"
-            with running_connector(bridge, tmp_path / "connector") as connector:
-                await until_viewed(venue)
-                bought = order()
+            with running_connector(shared_bridge, shared_directory) as connector:
+                await viewed(venue)
+                bought = make_order()
                 report = await venue.send(ACCOUNT, bought)
                 assert (report.state, report.retcode, report.code) == (OrderState.FILLED, 10_009, "")
-                assert [deal.volume for deal in report.deals] == [Decimal("0.1")]
-                assert report.deals[0].tag == bought.id
+                assert [deal.tag for deal in report.deals] == [bought.id]
                 view = await venue.view(ACCOUNT, 0)
                 assert [position.tag for position in view.positions] == [bought.id]
                 assert [(one.tag, one.state) for one in view.ended] == [(bought.id, OrderState.FILLED)]
                 assert view.deals == report.deals
-                assert truth(connector).executions == {bought.id: 1}
+                assert truth(connector.spool).executions == {bought.id: 1}
 
     asyncio.run(run())
+
+
+FAULTS = {
+    "timeout": {"timeout": 1.0},
+    "disconnect": {"disconnect": 1.0},
+    "forget": {"forget": 1.0},
+    "nothing": {"nothing": 1.0},
+    "hang": {"hang": 1.0},
+    "die": {"die": 1.0},
+    "die_before": {"die_before": 1.0},
+    "reject": {"reject": 1.0},
+    "fail_after_placed": {"fail_after_placed": 1.0},
+    "partial": {"partial": 1.0},
+    "delay": {"delay": 1.0, "delay_ms": 300},
+    "rewrite_comment": {"rewrite_comment": 1.0},
+    "all": dict.fromkeys(("timeout", "forget", "nothing", "die", "die_before", "reject", "partial"), 0.09),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_under_every_fault_an_order_is_executed_at_most_once(
+    shared_bridge: Bridge, shared_directory: Path, fault: str
+) -> None:
+    async def run() -> None:
+        told = Told()
+        async with opened_venue(shared_bridge.settings) as venue:
+            with running_connector(shared_bridge, shared_directory, **FAULTS[fault]) as connector:
+                await viewed(venue)
+                await asyncio.gather(*(told.send(venue, make_order()) for _ in range(3)))
+                told.check(connector.spool, await viewed(venue))
+        assert told.reports or told.unknown
+
+    asyncio.run(run())
+
+
+async def disturbed(
+    venue: Venue, disturb: Callable[[], None], restore: Callable[[], None], seed: int
+) -> Told:
+    """Send orders while something is killed in their midst and started again, twice."""
+    told, chance = Told(), random.Random(seed)
+    sending: set[asyncio.Task[None]] = set()
+    for _ in range(2):
+        for number in range(12):
+            sending.add(asyncio.create_task(told.send(venue, make_order())))
+            await asyncio.sleep(chance.uniform(0.0, 0.08))
+            if number == 6:
+                disturb()
+        await asyncio.to_thread(restore)
+        await viewed(venue)
+    await asyncio.gather(*sending)
+    return told
+
+
+def test_a_connector_killed_in_the_middle_executes_nothing_twice(
+    shared_bridge: Bridge, shared_directory: Path
+) -> None:
+    connector = laid_out(shared_bridge, shared_directory, delay=1.0, delay_ms=60)
+
+    async def run() -> None:
+        async with opened_venue(shared_bridge.settings) as venue:
+            await viewed(venue)
+            told = await disturbed(venue, lambda: connector.stop(signal.SIGKILL), connector.start, 1)
+            told.check(connector.spool, await viewed(venue))
+            assert told.unknown, "the kill met an order that was being sent"
+            assert any(report.state is OrderState.FILLED for report in told.reports.values())
+
+    connector.start()
+    try:
+        asyncio.run(run())
+    finally:
+        connector.stop(signal.SIGKILL)
+
+
+def test_a_bridge_killed_in_the_middle_executes_nothing_twice(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a bridge that is gone no answer comes, however long one waits.
+    monkeypatch.setattr(terminal_orders, "ANSWER_TIMEOUT_S", 3.0)
+    bridge = build_bridge(new_databases(house), tmp_path, lease_ttl_s=2.0)
+
+    def start() -> None:
+        bridge.start()
+        bridge.wait_ready()
+
+    async def run() -> None:
+        async with opened_venue(bridge.settings) as venue:
+            await viewed(venue)
+            told = await disturbed(venue, lambda: bridge.stop(signal.SIGKILL), start, 2)
+            told.check(connector.spool, await viewed(venue))
+            assert told.unknown, "the kill met an order that was being sent"
+            assert any(report.state is OrderState.FILLED for report in told.reports.values())
+
+    start()
+    connector = laid_out(bridge, tmp_path / "connector", delay=1.0, delay_ms=60)
+    connector.start()
+    try:
+        asyncio.run(run())
+    finally:
+        connector.stop(signal.SIGKILL)
+        bridge.stop(signal.SIGKILL)

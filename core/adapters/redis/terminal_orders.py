@@ -39,6 +39,7 @@ VALID_S: Final = 5.0
 """Then nobody begins to carry it out any more, however late it arrives."""
 WAITING_MAX: Final = 256
 """Commands that may lie before one bridge; more than a terminal could carry out while they are valid."""
+FIRST_LOOK_MS: Final = 7 * 86_400_000
 REPLIES_AT_ONCE_MAX: Final = 64
 RETRY_PAUSE_S: Final = 0.2
 
@@ -63,6 +64,9 @@ class TerminalOrders:
         return _report(await self._reply(command))
 
     async def view(self, account: TradingAccount, since_ms: int) -> VenueView:
+        if not since_ms:
+            # Never seen before: of what is older no order can be ours, and a terminal may hold years of it.
+            since_ms = time.time_ns() // 1_000_000 - FIRST_LOOK_MS
         command = self._command(account, CommandKind.VIEW, since_ms=since_ms)
         try:
             reply = await self._reply(command)

@@ -69,3 +69,78 @@ def test_unknown_options_are_refused(package, tmp_path):
 def test_without_the_package_it_says_what_to_install(tmp_path):
     with pytest.raises(Misconfigured, match="pip install MetaTrader5"):
         MetaTraderTerminal({}, tmp_path)
+
+
+@pytest.fixture
+def trading(package):
+    """Refuses what the real one refuses: positional tickets, and requests that are no dict."""
+    order = SimpleNamespace(
+        ticket=5,
+        time_setup_msc=1,
+        time_done_msc=2,
+        time_expiration=0,
+        type=2,
+        type_time=0,
+        type_filling=2,
+        state=1,
+        magic=2**63 - 1,
+        position_id=0,
+        reason=3,
+        volume_initial=0.1,
+        volume_current=0.1,
+        price_open=1.1,
+        sl=0.0,
+        tp=0.0,
+        price_stoplimit=0.0,
+        symbol="EURUSD",
+        comment="x",
+        external_id="",
+    )
+
+    def orders_get(*, ticket=None):
+        package.calls.append(("orders_get", ticket))
+        return (order,) if ticket in (None, 5) else ()
+
+    def history_orders_get(*dates, ticket=None):
+        assert (len(dates) == 2) != (ticket is not None)
+        return (order,)
+
+    def order_send(request):
+        assert type(request) is dict
+        package.calls.append(("order_send", request))
+        return SimpleNamespace(retcode=10_009, deal=6, order=5, volume=0.1, price=1.1, comment="", bid=1.0)
+
+    package.orders_get = orders_get
+    package.history_orders_get = history_orders_get
+    package.history_deals_get = lambda *dates, ticket=None: None
+    package.positions_get = lambda **named: ()
+    package.order_send = order_send
+    package.order_check = lambda request: SimpleNamespace(
+        retcode=0, margin=1.0, margin_free=2.0, comment="Done"
+    )
+    for helper in ("Buy", "Sell", "Close"):
+        setattr(package, helper, None)
+    return package
+
+
+def test_an_order_is_sent_once_and_by_order_send(trading, tmp_path):
+    result = MetaTraderTerminal({}, tmp_path).order_send({"action": 1})
+    assert (result.retcode, result.order, result.deal) == (10_009, 5, 6)
+    assert trading.calls == [("order_send", {"action": 1})]
+
+
+def test_orders_are_asked_for_by_name_or_by_date(trading, tmp_path):
+    terminal = MetaTraderTerminal({}, tmp_path)
+    assert terminal.orders_get()[0].magic == 2**63 - 1
+    assert terminal.orders_get(ticket=6) == ()
+    assert terminal.history_orders_get(1, 2)[0].ticket == 5
+    assert terminal.history_orders_get(ticket=5)[0].ticket == 5
+    assert terminal.positions_get(symbol="EURUSD") == ()
+    assert terminal.order_check({"action": 1}).retcode == 0
+
+
+def test_no_answer_stays_none(trading, tmp_path):
+    trading.order_send = lambda request: None
+    terminal = MetaTraderTerminal({}, tmp_path)
+    assert terminal.order_send({"action": 1}) is None
+    assert terminal.history_deals_get(1, 2) is None
