@@ -1,16 +1,17 @@
 """Kill switches, limits and trading states over HTTP: set in one transaction with their audit, read from the ledger."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 from starlette.responses import Response
 
 from core.errors.exceptions import Forbidden, Invalid, NotFound
-from core.messages.orders import text
 from core.model.audit import AuditEvent
-from core.model.risk import KillSwitch, LimitScope, LimitSet, RiskLimits, StateSet, SwitchScope
+from core.model.risk import LimitScope, LimitSet, StateSet, SwitchScope
 from core.ports.access import Work
+from core.ports.risk import Place
 from core.telemetry.tracing import current_traceparent
 from core.trading.limits import merged, read
 from gateway.authentication import require_still_valid
@@ -18,8 +19,10 @@ from gateway.bodies import parse_json
 from gateway.idempotency import stored
 from gateway.parameters import NoParameters, parse
 from gateway.records import expected_version
+from gateway.risk_answers import limit_fields, plain_limits, state_fields, switch_fields, texts
 from gateway.risk_shapes import (
     LimitsWish,
+    PlaceQuery,
     StateWish,
     SwitchQuery,
     SwitchWish,
@@ -50,8 +53,8 @@ async def engage(call: Call) -> Response:
         switch = await call.services.risk.engage(
             work, scope, target, reason=wish.reason, author=_author(call)
         )
-        await _audit(call, work, "kill.engaged", _switch(switch))
-        response = _json(_switch(switch), 201)
+        await _audit(call, work, "kill.engaged", switch_fields(switch))
+        response = _json(switch_fields(switch), 201)
         response.headers["Location"] = f"/v1/kill-switches/{switch.id}"
         await work.answer(stored(response))
     return response
@@ -61,9 +64,10 @@ async def release(call: Call) -> Response:
     """Release a kill switch. What it ended stays ended."""
     parse(call.request, NoParameters)
     async with call.services.ledger.work(call.caller.tenant) as work:
+        await require_still_valid(call.request, call.services)
         switch = await call.services.risk.release(work, _id(call), author=_author(call))
-        await _audit(call, work, "kill.released", _switch(switch))
-    return _json(_switch(switch))
+        await _audit(call, work, "kill.released", switch_fields(switch))
+    return _json(switch_fields(switch))
 
 
 async def switches(call: Call) -> Response:
@@ -72,28 +76,32 @@ async def switches(call: Call) -> Response:
     found = await call.services.risk.switches(call.caller.tenant, before=query.cursor, limit=query.limit + 1)
     page = found[: query.limit]
     cursor = page[-1].id if len(found) > query.limit else None
-    return _json({"items": [_switch(one) for one in page], "next_cursor": cursor})
+    return _json({"items": [switch_fields(one) for one in page], "next_cursor": cursor})
 
 
 async def switch(call: Call) -> Response:
     """Show a kill switch."""
     parse(call.request, NoParameters)
-    return _json(_switch(await call.services.risk.switch(call.caller.tenant, _id(call))))
+    return _json(switch_fields(await call.services.risk.switch(call.caller.tenant, _id(call))))
 
 
 async def limits(call: Call) -> Response:
     """List the limits in force: what each scope sets, and what holds where nothing is set."""
-    parse(call.request, NoParameters)
-    sets = await call.services.risk.limits(call.caller.tenant)
-    whole = merged(one for one in sets if one.scope is LimitScope.TENANT)
-    return _json({"items": [_limits(one) for one in sets], "next_cursor": None, "base": _plain(whole)})
+    query, risk = parse(call.request, PlaceQuery), call.services.risk
+    own = await risk.versions(call.caller.tenant, LimitScope.TENANT, "", before=None, limit=1)
+    found = await risk.limits(call.caller.tenant, after=_after(query), limit=query.limit + 1)
+    page = found[: query.limit]
+    base = plain_limits(merged(own))
+    return _json(
+        {"items": [limit_fields(one) for one in page], "next_cursor": _cursor(found, page), "base": base}
+    )
 
 
 async def limits_of(call: Call) -> Response:
     """Show what a scope sets."""
     parse(call.request, NoParameters)
     scope, target = _limit_place(call)
-    found = await call.services.risk.versions(call.caller.tenant, scope, target, limit=1)
+    found = await call.services.risk.versions(call.caller.tenant, scope, target, before=None, limit=1)
     if not found:
         raise NotFound("nothing is set here", code="RISK_LIMITS_NOT_FOUND")
     return _tagged(found[0])
@@ -103,8 +111,13 @@ async def versions(call: Call) -> Response:
     """List what a scope has ever set, the newest first."""
     query = parse(call.request, VersionQuery)
     scope, target = _limit_place(call)
-    found = await call.services.risk.versions(call.caller.tenant, scope, target, limit=query.limit)
-    return _json({"items": [_limits(one) for one in found], "next_cursor": None})
+    before = None if query.cursor is None else int(query.cursor)
+    found = await call.services.risk.versions(
+        call.caller.tenant, scope, target, before=before, limit=query.limit + 1
+    )
+    page = found[: query.limit]
+    cursor = str(page[-1].version) if len(found) > query.limit else None
+    return _json({"items": [limit_fields(one) for one in page], "next_cursor": cursor})
 
 
 async def set_limits(call: Call) -> Response:
@@ -124,15 +137,23 @@ async def set_limits(call: Call) -> Response:
         kept = await call.services.risk.set_limits(
             work, scope, target, given, expected=expected, author=_author(call)
         )
-        await _audit(call, work, "risk.limits", {**_limits(kept), "limits": _texts(given)})
+        await _audit(call, work, "risk.limits", {**limit_fields(kept), "limits": texts(given)})
     return _tagged(kept)
 
 
 async def states(call: Call) -> Response:
     """List the trading states that were set; what has none is ACTIVE."""
+    query = parse(call.request, PlaceQuery)
+    found = await call.services.risk.states(call.caller.tenant, after=_after(query), limit=query.limit + 1)
+    page = found[: query.limit]
+    return _json({"items": [state_fields(one) for one in page], "next_cursor": _cursor(found, page)})
+
+
+async def state_of(call: Call) -> Response:
+    """Show the trading state that was set for a scope."""
     parse(call.request, NoParameters)
-    found = await call.services.risk.states(call.caller.tenant)
-    return _json({"items": [_state(one) for one in found], "next_cursor": None})
+    scope, target = _switch_place(call)
+    return _json(state_fields(await call.services.risk.state(call.caller.tenant, scope, target)))
 
 
 async def set_state(call: Call) -> Response:
@@ -145,12 +166,12 @@ async def set_state(call: Call) -> Response:
         kept = await call.services.risk.set_state(
             work, scope, target, wish.state, reason=wish.reason, author=_author(call)
         )
-        await _audit(call, work, "risk.state", _state(kept))
-    return _json(_state(kept))
+        await _audit(call, work, "risk.state", state_fields(kept))
+    return _json(state_fields(kept))
 
 
 async def _audit(call: Call, work: Work, what: str, facts: dict[str, Any]) -> None:
-    event = AuditEvent(type=what, actor=_author(call), facts=_texts(facts), trace=current_traceparent())
+    event = AuditEvent(type=what, actor=_author(call), facts=texts(facts), trace=current_traceparent())
     await call.services.audit.append(work, event)
 
 
@@ -189,6 +210,18 @@ def _target(call: Call, *, whole: bool) -> str:
     return "" if whole else target
 
 
+def _after(query: PlaceQuery) -> Place | None:
+    if query.cursor is None:
+        return None
+    scope, _, target = query.cursor.partition("/")
+    return scope, target
+
+
+def _cursor(found: Sequence[LimitSet | StateSet], page: Sequence[LimitSet | StateSet]) -> str | None:
+    """Return what leads behind the page, if something is there."""
+    return f"{page[-1].scope}/{page[-1].target}" if len(found) > len(page) else None
+
+
 def _expected(call: Call) -> int | None:
     tag = expected_version(call)
     if tag is None:
@@ -196,62 +229,8 @@ def _expected(call: Call) -> int | None:
     return int(tag) if tag.isdigit() and len(tag) < 18 else -1
 
 
-def _switch(switch: KillSwitch) -> dict[str, Any]:
-    return {
-        "id": switch.id,
-        "scope": switch.scope,
-        "target": switch.target or None,
-        "engaged": switch.released_at_ms is None,
-        "reason": switch.reason,
-        "engaged_by": switch.engaged_by,
-        "engaged_at_ms": switch.engaged_at_ms,
-        "released_by": switch.released_by,
-        "released_at_ms": switch.released_at_ms,
-    }
-
-
-def _limits(one: LimitSet) -> dict[str, Any]:
-    return {
-        "scope": one.scope,
-        "target": one.target or None,
-        "version": one.version,
-        "limits": one.limits,
-        "author": one.author,
-        "set_at_ms": one.set_at_ms,
-    }
-
-
-def _state(one: StateSet) -> dict[str, Any]:
-    return {
-        "scope": one.scope,
-        "target": one.target or None,
-        "state": one.state,
-        "version": one.version,
-        "reason": one.reason,
-        "author": one.author,
-        "set_at_ms": one.set_at_ms,
-    }
-
-
-def _plain(limits: RiskLimits) -> dict[str, Any]:
-    fields = {name: getattr(limits, name) for name in RiskLimits.__dataclass_fields__ if name != "version"}
-    return {
-        name: sorted(value)
-        if isinstance(value, frozenset)
-        else value
-        if value is None or isinstance(value, bool | int)
-        else text(value)
-        for name, value in fields.items()
-    }
-
-
-def _texts(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return facts as the audit takes them: no floats."""
-    return {name: str(value) if isinstance(value, float) else value for name, value in facts.items()}
-
-
 def _tagged(one: LimitSet) -> Response:
-    response = _json(_limits(one))
+    response = _json(limit_fields(one))
     response.headers["ETag"] = f'"{one.version}"'
     return response
 

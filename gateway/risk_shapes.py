@@ -19,6 +19,10 @@ Reason = Annotated[
     ),
 ]
 SwitchId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+PlaceText = Annotated[
+    str, msgspec.Meta(max_length=80, pattern=r"^(tenant|account|strategy|symbol)/[^\x00]*$")
+]
+VersionText = Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]{0,17}$")]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=PAGE_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
 Names = Annotated[
@@ -138,7 +142,15 @@ class SwitchQuery(Message, frozen=True, kw_only=True):
     limit: Limit = PAGE_DEFAULT
 
 
-class VersionQuery(Message, frozen=True, kw_only=True):
-    """How many versions."""
+class PlaceQuery(Message, frozen=True, kw_only=True):
+    """One page of limits or states, by scope and target."""
 
+    cursor: PlaceText | None = None
+    limit: Limit = PAGE_DEFAULT
+
+
+class VersionQuery(Message, frozen=True, kw_only=True):
+    """One page of versions."""
+
+    cursor: VersionText | None = None
     limit: Limit = PAGE_DEFAULT

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
+from core.errors.exceptions import NotFound
 from core.infrastructure.central_hub import Hub, open_hub
 from core.model.audit import AuditEvent
 from core.model.risk import OPERATORS, KillSwitch, SwitchScope
@@ -15,8 +16,19 @@ OPERATOR = f"{OPERATORS}cli"
 
 
 async def halt(settings: Settings, tenant: str, scope: SwitchScope, target: str, reason: str) -> KillSwitch:
-    """Engage a switch. tenant: "" for everybody, with the scope GLOBAL. Raises: Unavailable."""
-    async with open_hub(settings, NEEDS) as hub, _work(hub, tenant) as work:
+    """Engage a switch. tenant: "" for everybody, with the scope GLOBAL.
+
+    Raises: NotFound (code TENANT_NOT_FOUND, ACCOUNT_NOT_FOUND): it would halt nothing, and somebody would believe it
+    did. Unavailable.
+    """
+    async with open_hub(settings, NEEDS) as hub:
+        if tenant and tenant not in {one.tenant for one in await hub["order_ledger"].accounts()}:
+            raise NotFound(f"no account of a tenant {tenant!r} trades", code="TENANT_NOT_FOUND")
+        return await _halt(hub, tenant, scope, target, reason)
+
+
+async def _halt(hub: Hub, tenant: str, scope: SwitchScope, target: str, reason: str) -> KillSwitch:
+    async with _work(hub, tenant) as work:
         switch: KillSwitch = await hub["risk_book"].engage(
             work, scope, target, reason=reason, author=OPERATOR
         )

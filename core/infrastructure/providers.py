@@ -145,7 +145,7 @@ PROVIDERS: Final = _table(
     ),
     Provider(
         name="risk_book",
-        opens="core.adapters.postgres.risk_book:open_risk_book",
+        opens="core.adapters.postgres.risk_desk:open_risk_desk",
         requires=frozenset({"postgres"}),
     ),
     Provider(name="audit", opens="core.adapters.postgres.audit:open_audit", requires=frozenset({"postgres"})),

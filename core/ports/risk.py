@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from core.ports.access import Work
 
 
+Place = tuple[str, str]
+"""A scope and its target, by which lists go on."""
+
+
 class RiskBook(Protocol):
     """What holds for an order, read so that nobody can engage a kill switch between that and the end of the work."""
 
@@ -41,7 +45,7 @@ class RiskDesk(RiskBook, Protocol):
     async def engage(
         self, work: Work, scope: SwitchScope, target: str, *, reason: str, author: str
     ) -> KillSwitch:
-        """Engage a kill switch. Raises: Unavailable."""
+        """Engage a kill switch. Raises: NotFound (code ACCOUNT_NOT_FOUND): it would halt nothing; Unavailable."""
 
     async def release(self, work: Work, switch_id: str, *, author: str) -> KillSwitch:
         """Release a kill switch; one that is released stays as it is.
@@ -71,21 +75,24 @@ class RiskDesk(RiskBook, Protocol):
         Raises: Conflict (code VERSION_MISMATCH), Unavailable.
         """
 
-    async def limits(self, tenant: str) -> Sequence[LimitSet]:
-        """Return the limits in force, by scope and target. Raises: Unavailable."""
+    async def limits(self, tenant: str, *, after: Place | None, limit: int) -> Sequence[LimitSet]:
+        """Return the limits in force behind a place, by scope and target. Raises: Unavailable."""
 
     async def versions(
-        self, tenant: str, scope: LimitScope, target: str, *, limit: int
+        self, tenant: str, scope: LimitScope, target: str, *, before: int | None, limit: int
     ) -> Sequence[LimitSet]:
-        """Return a scope's limits, the newest first. Raises: Unavailable."""
+        """Return a scope's limits older than a version, the newest first. Raises: Unavailable."""
 
     async def set_state(
         self, work: Work, scope: SwitchScope, target: str, state: TradingState, *, reason: str, author: str
     ) -> StateSet:
         """Set a trading state. Raises: Unavailable."""
 
-    async def states(self, tenant: str) -> Sequence[StateSet]:
-        """Return the states that were set. Raises: Unavailable."""
+    async def states(self, tenant: str, *, after: Place | None, limit: int) -> Sequence[StateSet]:
+        """Return the states that were set behind a place, by scope and target. Raises: Unavailable."""
+
+    async def state(self, tenant: str, scope: SwitchScope, target: str) -> StateSet:
+        """Return the state that was set. Raises: NotFound (code TRADING_STATE_NOT_FOUND), Unavailable."""
 
     async def engaged(self) -> Sequence[KillSwitch]:
         """Return the switches that hold, of all tenants, for who enforces them. Raises: Unavailable."""

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from core.adapters.postgres.pool import Postgres
-from core.adapters.postgres.risk_book import PostgresRiskBook
+from core.adapters.postgres.risk_desk import PostgresRiskDesk
 from core.adapters.postgres.work import operators_work, work_of
 from core.errors.exceptions import Conflict, Corrupt, Defect, Forbidden, NotFound, Unavailable
 from core.infrastructure.central_hub import open_hub
@@ -43,7 +43,7 @@ class Book:
 
     def __init__(self, postgres: Postgres) -> None:
         self.postgres = postgres
-        self.port = PostgresRiskBook(postgres)
+        self.port = PostgresRiskDesk(postgres)
         self.tenant = f"t-{uuid.uuid4().hex[:12]}"
 
     def work(self, tenant: str | None = None) -> Any:
@@ -58,6 +58,16 @@ class Book:
     ) -> KillSwitch:
         async with self.work() as work:
             return await self.port.engage(work, scope, target, reason="r", author=author)
+
+    async def make_accounts(self, *ids: str) -> None:
+        async with self.postgres.acquire() as connection:
+            for one in ids:
+                await connection.execute(
+                    "insert into accounts (tenant, id, version, title, login, server, currency, leverage, trade_mode,"
+                    " margin_mode) values ($1, $2, 'v', 't', 1, 's', 'EUR', 1, 'demo', 'netting')",
+                    self.tenant,
+                    one,
+                )
 
     async def engage_everybodys(self) -> KillSwitch:
         async with operators_work(self.postgres) as work:
@@ -112,7 +122,9 @@ class Book:
 @pytest.fixture
 async def book(settings: Settings) -> AsyncIterator[Book]:
     async with open_hub(settings, {"postgres"}) as hub:
-        yield Book(hub["postgres"])
+        book = Book(hub["postgres"])
+        await book.make_accounts("a", "b")
+        yield book
 
 
 Change = Callable[[Book], Awaitable[Any]]
@@ -199,6 +211,15 @@ async def test_a_switch_covers_its_own_and_nothing_else(book: Book) -> None:
     assert (await book.rules(account="s", strategy="a")).halts == ()
 
 
+async def test_a_switch_of_an_account_nobody_has_is_refused(book: Book) -> None:
+    """Mistyped in a hurry, it would halt nothing, and everybody would believe it did."""
+    for wrong in ("A", "aa", ""):
+        with pytest.raises(NotFound) as refused:
+            await book.engage(SwitchScope.ACCOUNT, wrong)
+        assert refused.value.code == "ACCOUNT_NOT_FOUND"
+    assert await book.own_switches() == []
+
+
 async def test_the_worst_state_of_all_scopes_holds(book: Book) -> None:
     assert (await book.rules()).state is ACTIVE
     await book.state(ACTIVE, SwitchScope.ACCOUNT, "a")
@@ -227,13 +248,47 @@ async def test_the_strictest_limits_of_all_scopes_hold(book: Book) -> None:
 async def test_every_version_is_kept_with_its_author_and_the_newest_counts(book: Book) -> None:
     first = await book.set({"volume_max": "1"}, author="client:one")
     second = await book.set({"volume_max": "2"}, author="client:two", expected=first)
-    found = await book.port.versions(book.tenant, LimitScope.TENANT, "", limit=9)
+    found = await book.port.versions(book.tenant, LimitScope.TENANT, "", before=None, limit=9)
     assert [(one.version, one.author, one.limits) for one in found] == [
         (second, "client:two", {"volume_max": "2"}),
         (first, "client:one", {"volume_max": "1"}),
     ]
     assert (await book.rules()).limits.volume_max == Decimal(2)
-    assert [one.version for one in await book.port.limits(book.tenant)] == [second]
+    assert [one.version for one in await book.port.limits(book.tenant, after=None, limit=9)] == [second]
+
+
+async def test_versions_are_paged_the_newest_first(book: Book) -> None:
+    made = [await book.set({"volume_max": str(n)}) for n in range(5)]
+    found: list[int] = []
+    while page := await book.port.versions(
+        book.tenant, LimitScope.TENANT, "", before=found[-1] if found else None, limit=2
+    ):
+        found += [one.version for one in page]
+    assert found == made[::-1]
+
+
+async def test_limits_and_states_are_paged_by_scope_and_target(book: Book) -> None:
+    places = [("account", "a"), ("account", "b"), ("strategy", "a"), ("strategy", "Z/z"), ("tenant", "")]
+    for scope, target in places:
+        await book.set({"volume_max": "1"}, LimitScope(scope), target)
+        await book.set({"volume_max": "2"}, LimitScope(scope), target)
+        await book.state(ACTIVE, SwitchScope(scope), target)
+    for page_of in (book.port.limits, book.port.states):
+        found: list[tuple[str, str]] = []
+        while page := await page_of(book.tenant, after=found[-1] if found else None, limit=2):
+            found += [(str(one.scope), one.target) for one in page]
+        assert found == sorted(places)
+    assert {one.version for one in await book.port.states(book.tenant, after=None, limit=9)} == {1}
+
+
+async def test_a_state_is_found_where_it_was_set_and_nowhere_else(book: Book) -> None:
+    await book.state(REDUCING, SwitchScope.ACCOUNT, "a")
+    await book.state(HALTED, SwitchScope.ACCOUNT, "a")
+    found = await book.port.state(book.tenant, SwitchScope.ACCOUNT, "a")
+    assert (found.state, found.version, found.reason, found.author) == (HALTED, 2, "r", "client:c")
+    with pytest.raises(NotFound) as refused:
+        await book.port.state(book.tenant, SwitchScope.STRATEGY, "a")
+    assert refused.value.code == "TRADING_STATE_NOT_FOUND"
 
 
 async def test_of_two_who_read_the_same_version_one_sets_limits(book: Book) -> None:
@@ -266,7 +321,8 @@ async def test_another_tenants_switches_limits_and_states_are_not_there(book: Bo
     assert switch.id not in {
         one.id for one in await other.port.switches(other.tenant, before=None, limit=100)
     }
-    assert list(await other.port.limits(other.tenant)) == list(await other.port.states(other.tenant)) == []
+    assert list(await other.port.limits(other.tenant, after=None, limit=9)) == []
+    assert list(await other.port.states(other.tenant, after=None, limit=9)) == []
     with pytest.raises(NotFound):
         await other.port.switch(other.tenant, switch.id)
     with pytest.raises(NotFound):
@@ -329,7 +385,7 @@ async def test_a_released_switch_stays_listed_as_it_was_first_released(book: Boo
 
 
 async def test_switches_are_paged_the_latest_first(book: Book) -> None:
-    made = [(await book.engage(SwitchScope.ACCOUNT, str(n))).id for n in range(5)]
+    made = [(await book.engage(SwitchScope.STRATEGY, str(n))).id for n in range(5)]
     found: list[str] = []
     while page := await book.own_switches(found[-1] if found else None, limit=2):
         found += [one.id for one in page]

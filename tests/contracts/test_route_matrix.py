@@ -227,10 +227,13 @@ class Matrix:
         assert answer.status_code == 201, answer.text
         return {"id": answer.json()["id"]}
 
-    def set_limits(self, client: str) -> None:
+    def set_risk(self, client: str) -> None:
         headers = {"Authorization": f"Bearer {self.token(client)}", "If-Match": "*"}
         path = "/v1/risk-limits/{scope}/{id}".format(**SYMBOL_SCOPE)
         assert self.http.put(path, json={"volume_max": "5"}, headers=headers).status_code == 200
+        path = "/v1/trading-states/{scope}/{id}".format(**STRATEGY_SCOPE)
+        state = {"state": "ACTIVE", "reason": "r"}
+        assert self.http.put(path, json=state, headers=headers).status_code == 200
 
     def queued_order(self) -> dict[str, str]:
         return {"id": queued_order(self.door.settings, OWNER, DESK)}
@@ -289,6 +292,7 @@ PLANS: dict[str, Plan] = {
     "PUT /v1/risk-limits/{scope}/{id}": Plan(
         json={"volume_max": "5"}, place=SYMBOL_SCOPE, headers={"If-Match": "*"}
     ),
+    "GET /v1/trading-states/{scope}/{id}": Plan(place=STRATEGY_SCOPE),
     "PUT /v1/trading-states/{scope}/{id}": Plan(
         json={"state": "ACTIVE", "reason": "r"}, place=STRATEGY_SCOPE
     ),
@@ -342,7 +346,7 @@ def matrix(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
         for client in (OWNER, STRANGER):
             matrix.make_services(client)
             matrix.make_desk(client)
-            matrix.set_limits(client)
+            matrix.set_risk(client)
         yield matrix
 
 

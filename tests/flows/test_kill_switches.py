@@ -113,8 +113,74 @@ def test_the_operator_halts_everybody_at_once(floor: Floor) -> None:
     assert floor.submit(volume="0.08")["state"] == "QUEUED"
 
 
+def test_what_the_operator_halts_of_a_tenant_the_tenant_cannot_resume(floor: Floor) -> None:
+    tickgate(floor, "halt", "--tenant", "demo", "--account", "paper", "--reason", "gone wild")
+    (switch,) = json.loads(tickgate(floor, "halt", "--json"))["kill_switches"]
+    assert (switch["scope"], switch["target"]) == ("account", "paper")
+    refused = floor.http.delete(f"/v1/kill-switches/{switch['id']}")
+    assert (refused.status_code, refused.json()["code"]) == (403, "OPERATORS_ONLY")
+    assert codes(floor.submit(volume="0.09")) == ["TRADING_HALTED"]
+    tickgate(floor, "resume", switch["id"])
+    assert floor.submit(volume="0.09")["state"] == "QUEUED"
+
+
+@pytest.mark.parametrize(
+    "mistyped", [("--tenant", "dmeo"), ("--tenant", "demo", "--account", "papper")], ids=["tenant", "account"]
+)
+def test_a_halt_that_would_halt_nothing_is_refused(floor: Floor, mistyped: tuple[str, ...]) -> None:
+    ended = command(floor, "halt", *mistyped, "--reason", "quick")
+    assert ended.returncode == 1, ended.stdout
+    assert "error: " in ended.stderr
+    assert tickgate(floor, "halt").strip() == "nothing is halted"
+
+
+def test_a_switch_of_an_account_that_is_not_there_is_refused(floor: Floor) -> None:
+    answer = floor.post("/v1/kill-switches", {"scope": "account", "id": "papper", "reason": "quick"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
+
+
+def test_a_state_can_be_read_where_it_was_set(floor: Floor) -> None:
+    path = "/v1/trading-states/strategy/carry"
+    unset = floor.http.get(path)
+    assert (unset.status_code, unset.json()["code"]) == (404, "TRADING_STATE_NOT_FOUND")
+    kept = floor.http.put(path, json={"state": "HALTED", "reason": "no more of it"})
+    assert floor.http.get(path).json() == kept.json()
+    assert codes(floor.submit(volume="0.11", strategy="carry")) == ["TRADING_HALTED"]
+
+
+@pytest.mark.parametrize("path", ["/v1/risk-limits", "/v1/trading-states"])
+def test_a_list_goes_on_where_its_page_ended(floor: Floor, path: str) -> None:
+    for name in ("p1", "p2"):
+        state = {"state": "ACTIVE", "reason": "r"}
+        assert floor.http.put(f"/v1/trading-states/strategy/{name}", json=state).status_code == 200
+        limits = {"volume_max": "50"}
+        kept = floor.http.put(f"/v1/risk-limits/strategy/{name}", json=limits, headers={"If-Match": "*"})
+        assert kept.status_code == 200
+    whole = floor.http.get(path, params={"limit": 500}).json()["items"]
+    found, cursor = [], None
+    while True:
+        query = {"limit": 1, **({"cursor": cursor} if cursor else {})}
+        page = floor.http.get(path, params=query).json()
+        found += page["items"]
+        if (cursor := page["next_cursor"]) is None:
+            break
+    assert found == whole
+    assert len(found) >= 2
+
+
+def test_a_cursor_of_another_list_is_refused(floor: Floor) -> None:
+    for path in ("/v1/risk-limits", "/v1/trading-states", "/v1/risk-limits/tenant/-/versions"):
+        assert floor.http.get(path, params={"cursor": "nowhere"}).status_code == 400
+
+
 def tickgate(floor: Floor, *arguments: str) -> str:
-    ended = subprocess.run(
+    ended = command(floor, *arguments)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def command(floor: Floor, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "core.cli.main", *arguments],
         env=floor.door.worker.environment,
         capture_output=True,
@@ -122,5 +188,3 @@ def tickgate(floor: Floor, *arguments: str) -> str:
         timeout=60,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
