@@ -57,6 +57,9 @@ class OrderLedger(OrderDesk, Protocol):
     async def lock_account(self, work: Work, account: str) -> Standing:
         """Lock an account until the work ends. Raises: NotFound (code ACCOUNT_NOT_FOUND), Unavailable."""
 
+    async def found(self, work: Work, order_id: str) -> OrderEntry:
+        """Return an order; nothing is locked. Raises: NotFound (code ORDER_NOT_FOUND), Unavailable."""
+
     async def locked(self, work: Work, order_id: str) -> OrderEntry:
         """Lock an order's account and return the order. Raises: NotFound (code ORDER_NOT_FOUND), Unavailable."""
 

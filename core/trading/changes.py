@@ -51,6 +51,7 @@ class OrderChanges:
         Raises: NotFound, Unavailable, Denied: the changed order would not pass the risk checks. Conflict: it has ended
         (ORDER_ENDED), does not work yet or is being changed (ORDER_IN_FLIGHT), or has no such price (PRICE_NOT_ITS).
         """
+        listing, market = await self.entrance.sight(work, (await self.ledger.found(work, order_id)).order)
         await self.entrance.risk.hold(work)
         entry = await self.ledger.locked(work, order_id)
         if entry.state not in _WORKS:
@@ -58,7 +59,8 @@ class OrderChanges:
         fields = changed(change)
         _require_own_prices(entry, fields)
         after = replace(entry.order, **fields)  # type: ignore[arg-type]
-        if denials := await self.entrance.assess_again(work, replace(entry, order=after)):
+        changed_entry = replace(entry, order=after)
+        if denials := await self.entrance.assess_again(work, changed_entry, listing, market):
             codes = ", ".join(denial.code for denial in denials)
             raise Denied(f"the changed order is denied: {codes}", code=denials[0].code)
         await self.ledger.put(work, entry, Command.MODIFY, change)

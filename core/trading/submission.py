@@ -43,9 +43,7 @@ class OrderEntrance:
 
         Raises: NotFound (code ACCOUNT_NOT_FOUND), Invalid (code POSITION_MISSING), Unavailable; nothing is kept then.
         """
-        listing = await self.desk.listing(work, order.account, order.symbol)
-        # Before anything is locked: Redis may be slow, and others trade on this account.
-        market = await market_of(order.symbol, listing, self.quotes)
+        listing, market = await self.sight(work, order)
         account = listing.account
         if account is not None and account.hedging and order.reduce_only and not order.position:
             raise Invalid(
@@ -76,11 +74,19 @@ class OrderEntrance:
         await self.audit.append(work, submitted(entry, facts))
         return entry
 
-    async def assess_again(self, work: Work, entry: OrderEntry) -> tuple[Denial, ...]:
+    async def sight(self, work: Work, order: Order) -> tuple[Listing, Market]:
+        """Return what an order is judged by that is not locked. Before anything is: Redis may be slow to tell quotes.
+
+        Others trade on the account meanwhile, and a kill switch must not wait for it. Raises as `submit` does.
+        """
+        listing = await self.desk.listing(work, order.account, order.symbol)
+        return listing, await market_of(order.symbol, listing, self.quotes)
+
+    async def assess_again(
+        self, work: Work, entry: OrderEntry, listing: Listing, market: Market
+    ) -> tuple[Denial, ...]:
         """Judge a working order as it shall be from now on; what it had until now does not count against it."""
         order = entry.order
-        listing = await self.desk.listing(work, order.account, order.symbol)
-        market = await market_of(order.symbol, listing, self.quotes)
         rules = await self.risk.rules(
             work, account=order.account, strategy=order.strategy, symbol=order.symbol
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -34,12 +34,26 @@ def settings(house: House) -> Settings:
     return new_databases(house)
 
 
+class FrozenQuotes:
+    """Quotes of a Redis that has stopped answering: nobody is told any before `thawed`."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.thawed = asyncio.Event()
+
+    async def get(self, _source: str, _symbols: Sequence[str] | None) -> Mapping[str, bytes]:
+        self.asked.set()
+        await self.thawed.wait()
+        return {}
+
+
 @dataclass
 class Desk:
     """One tenant's desk with the account `paper`; it has no venue, so an order that were sent would be an error."""
 
     hub: Hub
     tenant: str
+    quotes: "FrozenQuotes | None" = None
 
     @property
     def dispatcher(self) -> Dispatcher:
@@ -52,14 +66,19 @@ class Desk:
         )
 
     @property
-    def changes(self) -> OrderChanges:
-        entrance = OrderEntrance(
+    def entrance(self) -> OrderEntrance:
+        return OrderEntrance(
             desk=self.hub["order_ledger"],
             risk=self.hub["risk_book"],
             audit=self.hub["audit"],
-            quotes=self.hub["latest_quotes"],
+            quotes=self.quotes or self.hub["latest_quotes"],
         )
-        return OrderChanges(ledger=self.hub["order_ledger"], settlement=self.settlement, entrance=entrance)
+
+    @property
+    def changes(self) -> OrderChanges:
+        return OrderChanges(
+            ledger=self.hub["order_ledger"], settlement=self.settlement, entrance=self.entrance
+        )
 
     @property
     def settlement(self) -> Settlement:
@@ -68,9 +87,8 @@ class Desk:
     def work(self) -> Any:
         return self.hub["order_ledger"].work(self.tenant)
 
-    async def keep(self, state: OrderState) -> str:
-        """Keep an order in a state and return its id."""
-        order = Order(
+    def order(self) -> Order:
+        return Order(
             id=str(ULID()),
             tenant=self.tenant,
             account="paper",
@@ -80,6 +98,14 @@ class Desk:
             volume=Decimal("0.1"),
             price=Decimal("1.05"),
         )
+
+    async def submit(self) -> OrderEntry:
+        async with self.work() as work:
+            return await self.entrance.submit(work, self.order(), actor="client:c", traceparent="")
+
+    async def keep(self, state: OrderState) -> str:
+        """Keep an order in a state and return its id."""
+        order = self.order()
         ledger = self.hub["order_ledger"]
         async with self.work() as work:
             await ledger.lock_account(work, "paper")
@@ -163,6 +189,23 @@ async def test_a_switch_between_an_order_and_a_change_makes_no_circle(desk: Desk
     with pytest.raises(Denied, match="TRADING_HALTED"):
         await changing
     assert (await desk.state_of(working))[0] is _S.ACCEPTED
+
+
+@pytest.mark.parametrize("doing", ["submit", "modify"])
+async def test_a_switch_does_not_wait_for_quotes_that_do_not_come(desk: Desk, doing: str) -> None:
+    working = await desk.keep(_S.ACCEPTED)
+    desk.quotes = FrozenQuotes()
+    asking = asyncio.ensure_future(desk.submit() if doing == "submit" else desk.modify(working))
+    async with asyncio.timeout(WAITING_S_MAX):
+        await desk.quotes.asked.wait()
+        await desk.engage()
+    assert not asking.done()
+    desk.quotes.thawed.set()
+    if doing == "submit":
+        assert "TRADING_HALTED" in {denial.code for denial in (await asking).denials}
+    else:
+        with pytest.raises(Denied, match="TRADING_HALTED"):
+            await asking
 
 
 async def test_an_order_that_waits_is_not_sent_in_a_halted_state(desk: Desk) -> None:

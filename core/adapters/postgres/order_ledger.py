@@ -68,6 +68,14 @@ class PostgresOrderLedger(PostgresOrderDesk):
     async def now_ms(self, work: PostgresWork) -> int:
         return ms(await work.connection.fetchval("select clock_timestamp()")) or 0
 
+    async def found(self, work: PostgresWork, order_id: str) -> OrderEntry:
+        row = await work.connection.fetchrow(
+            f"select {ENTRY} from orders where tenant = $1 and id = $2", work.tenant, order_id
+        )
+        if row is None:
+            raise not_found(order_id)
+        return entry_of(row)
+
     async def locked(self, work: PostgresWork, order_id: str) -> OrderEntry:
         # The account's lock first, as everybody does, then the order as it is under it.
         account = await work.connection.fetchval(
