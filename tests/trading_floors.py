@@ -54,15 +54,18 @@ def account(**changes: Any) -> Account:
     return Account(**{**fields, **changes})
 
 
-async def keep_records(settings: Settings, tenant: str, accounts: dict[str, Account]) -> None:
+async def keep_records(
+    settings: Settings, tenant: str, accounts: dict[str, Account], *, instrument: bool = True
+) -> None:
     """Keep accounts and the instrument as records of a tenant."""
     async with open_hub(settings, {"ledger_records"}) as hub:
         records = hub["ledger_records"]
         for name, body in accounts.items():
             await records.create(RecordKind.ACCOUNTS, tenant, name, body, version=uuid.uuid4().hex)
-        await records.create(
-            RecordKind.INSTRUMENTS, tenant, SYMBOL.lower(), INSTRUMENT, version=uuid.uuid4().hex
-        )
+        if instrument:
+            await records.create(
+                RecordKind.INSTRUMENTS, tenant, SYMBOL.lower(), INSTRUMENT, version=uuid.uuid4().hex
+            )
 
 
 async def put_quote(settings: Settings, bid: float = BID, ask: float = ASK, source: str = "demo") -> None:

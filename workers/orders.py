@@ -27,7 +27,7 @@ def dispatcher_of(hub: Hub, settings: Settings) -> Dispatcher:
         ledger=hub["order_ledger"],
         risk=hub["risk_book"],
         settlement=Settlement(ledger=hub["order_ledger"], audit=hub["audit"]),
-        venues={"paper": hub["paper_venue"]},
+        venues={"paper": hub["paper_venue"], "mt5": hub["mt5_venue"]},
         send_timeout_s=settings.trading.send_timeout_s,
     )
 
@@ -38,7 +38,7 @@ def reconciler_of(hub: Hub, settings: Settings) -> Reconciler:
     return Reconciler(
         ledger=hub["order_ledger"],
         settlement=Settlement(ledger=hub["order_ledger"], audit=hub["audit"]),
-        venues={"paper": hub["paper_venue"]},
+        venues={"paper": hub["paper_venue"], "mt5": hub["mt5_venue"]},
         quotes=hub["latest_quotes"],
         patience=Patience(
             sending_s=trading.send_timeout_s + SENDING_GRACE_S,

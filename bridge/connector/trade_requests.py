@@ -4,7 +4,6 @@ Nothing is rounded: a volume or price that does not fit the symbol is refused he
 is not what was asked for.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -27,6 +26,7 @@ from bridge.connector.trades import (
     TypeTime,
 )
 from core.errors.exceptions import Invalid
+from core.model import ledger
 from core.model.orders import Order, OrderType, Side, TimeInForce
 from core.model.ticks import UTC_OFFSET_UNKNOWN
 from core.model.venues import OrderChange
@@ -136,11 +136,8 @@ def levels_request(position: OpenPosition, change: OrderChange, symbol: SymbolIn
 
 
 def magic_of(order: Order) -> int:
-    """Return the number the terminal keeps with the order: its strategy's, or else one made of its tag."""
-    if order.magic:
-        return order.magic & MAGIC_MAX
-    drawn = hashlib.blake2b(order.id.encode(), digest_size=8).digest()
-    return int.from_bytes(drawn, "big") & MAGIC_MAX
+    """Return the number the terminal keeps with the order: its own, or else one made of its tag."""
+    return order.magic & MAGIC_MAX or ledger.magic_of(order.id)
 
 
 def ticket_of(text: str) -> int:
