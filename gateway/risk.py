@@ -61,13 +61,14 @@ async def engage(call: Call) -> Response:
 
 
 async def release(call: Call) -> Response:
-    """Release a kill switch. What it ended stays ended."""
+    """Release a kill switch. What it ended stays ended; one that is released stays as it was released."""
     parse(call.request, NoParameters)
     async with call.services.ledger.work(call.caller.tenant) as work:
         await require_still_valid(call.request, call.services)
-        switch = await call.services.risk.release(work, _id(call), author=_author(call))
-        await _audit(call, work, "kill.released", switch_fields(switch))
-    return _json(switch_fields(switch))
+        released = await call.services.risk.release(work, _id(call), author=_author(call))
+        if released is not None:
+            await _audit(call, work, "kill.released", switch_fields(released))
+    return _json(switch_fields(released or await call.services.risk.switch(call.caller.tenant, _id(call))))
 
 
 async def switches(call: Call) -> Response:

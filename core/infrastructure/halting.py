@@ -36,12 +36,12 @@ async def _halt(hub: Hub, tenant: str, scope: SwitchScope, target: str, reason: 
     return switch
 
 
-async def resume(settings: Settings, tenant: str, switch_id: str) -> KillSwitch:
-    """Release a switch. Raises: NotFound, Unavailable."""
+async def resume(settings: Settings, tenant: str, switch_id: str) -> None:
+    """Release a switch; one that is released stays as it is. Raises: NotFound, Unavailable."""
     async with open_hub(settings, NEEDS) as hub, _work(hub, tenant) as work:
-        switch: KillSwitch = await hub["risk_book"].release(work, switch_id, author=OPERATOR)
-        await hub["audit"].append(work, _event("kill.released", switch))
-    return switch
+        switch: KillSwitch | None = await hub["risk_book"].release(work, switch_id, author=OPERATOR)
+        if switch is not None:
+            await hub["audit"].append(work, _event("kill.released", switch))
 
 
 async def engaged(settings: Settings) -> Sequence[KillSwitch]:

@@ -47,8 +47,8 @@ class RiskDesk(RiskBook, Protocol):
     ) -> KillSwitch:
         """Engage a kill switch. Raises: NotFound (code ACCOUNT_NOT_FOUND): it would halt nothing; Unavailable."""
 
-    async def release(self, work: Work, switch_id: str, *, author: str) -> KillSwitch:
-        """Release a kill switch; one that is released stays as it is.
+    async def release(self, work: Work, switch_id: str, *, author: str) -> KillSwitch | None:
+        """Release a kill switch and return it; None where it was released before, and stays as it is.
 
         Raises: NotFound (code KILL_SWITCH_NOT_FOUND), Forbidden (code OPERATORS_ONLY): the operator engaged it, and
         the author is somebody else; Unavailable.

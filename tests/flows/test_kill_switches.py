@@ -139,6 +139,33 @@ def test_a_switch_of_an_account_that_is_not_there_is_refused(floor: Floor) -> No
     assert (answer.status_code, answer.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
 
 
+def test_each_change_is_in_the_audit_once(floor: Floor) -> None:
+    engaged = floor.post(
+        "/v1/kill-switches", {"scope": "strategy", "id": "audited", "reason": "why not"}
+    ).json()
+    path = f"/v1/kill-switches/{engaged['id']}"
+    first, again = (floor.http.delete(path) for _ in range(2))
+    assert (first.status_code, again.status_code, again.json()) == (200, 200, first.json())
+    floor.http.put("/v1/trading-states/strategy/audited", json={"state": "REDUCING", "reason": "slowly"})
+    limits = {"volume_max": "3"}
+    floor.http.put("/v1/risk-limits/strategy/audited", json=limits, headers={"If-Match": '"0"'})
+    seen = [one for one in audited(floor) if one["facts"].get("target") == "audited"]
+    assert [one["type"] for one in seen] == ["kill.engaged", "kill.released", "risk.state", "risk.limits"]
+    assert {one["actor"] for one in seen} == {"client:demo"}
+    assert seen[0]["facts"]["reason"] == "why not"
+    assert seen[3]["facts"]["limits"] == limits
+
+
+def audited(floor: Floor) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        page = floor.http.get("/v1/audit", params={"cursor": cursor} if cursor else {}).json()
+        events += [one["event"] for one in page["items"]]
+        if (cursor := page["next_cursor"]) is None:
+            return events
+
+
 def test_a_state_can_be_read_where_it_was_set(floor: Floor) -> None:
     path = "/v1/trading-states/strategy/carry"
     unset = floor.http.get(path)

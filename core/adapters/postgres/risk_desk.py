@@ -63,30 +63,26 @@ class PostgresRiskDesk(PostgresRiskBook):
         )
         return switch_of(row)
 
-    async def release(self, work: PostgresWork, switch_id: str, *, author: str) -> KillSwitch:
+    async def release(self, work: PostgresWork, switch_id: str, *, author: str) -> KillSwitch | None:
         await work.connection.execute(ALONE, work.tenant)
         row = await work.connection.fetchrow(
-            "update kill_switches set released_by = coalesce(released_by, $3),"
-            " released_at = coalesce(released_at, clock_timestamp())"
-            " where id = $1 and tenant = $2 and (released_at is not null or engaged_by not like $4 or $3 like $4)"
-            f" returning {SWITCH}",
+            f"select {SWITCH} from kill_switches where id = $1 and tenant in ($2, '')",
             _uuid(switch_id),
             work.tenant,
-            author,
-            f"{OPERATORS}%",
         )
-        if row is None and await self._is_seen(work, switch_id):
+        switch = switch_of(_found(row))
+        if switch.released_at_ms is not None:
+            return None
+        if switch.engaged_by.startswith(OPERATORS) and not author.startswith(OPERATORS):
             raise Forbidden("the operator engaged it, and alone releases it", code="OPERATORS_ONLY")
-        return switch_of(_found(row))
-
-    async def _is_seen(self, work: PostgresWork, switch_id: str) -> bool:
-        return bool(
-            await work.connection.fetchval(
-                "select exists(select from kill_switches where id = $1 and tenant in ($2, ''))",
-                _uuid(switch_id),
-                work.tenant,
-            )
+        released = await work.connection.fetchrow(
+            "update kill_switches set released_by = $3, released_at = clock_timestamp()"
+            f" where id = $1 and tenant = $2 returning {SWITCH}",
+            _uuid(switch_id),
+            switch.tenant,
+            author,
         )
+        return switch_of(_found(released))
 
     async def switches(self, tenant: str, *, before: str | None, limit: int) -> Sequence[KillSwitch]:
         async with self._postgres.of_tenant(tenant) as connection:
