@@ -244,6 +244,17 @@ class TradingSettings(Section, frozen=True):
     market_valid_for_ms: Positive = 5_000
 
 
+class AuditSettings(Section, frozen=True):
+    """key_file: private Ed25519 JWK set that signs checkpoints, only the database workers read it; keys_file: its
+    public half. anchor: a file, or s3://bucket/prefix of a bucket that locks its objects, outside of what the ledger's
+    administrator can reach.
+    """
+
+    key_file: str = ""
+    keys_file: str = ""
+    anchor: str = ""
+
+
 class CacheSettings(Section, frozen=True):
     """Kept answers about ticks. value_bytes_max: of one answer; local_bytes_max: of a worker process;
     shared_bytes_max: what a process puts into Redis within `kept_s`. answer_ms_max: how long a read waits for Redis;
@@ -307,6 +318,7 @@ class Settings(Section, frozen=True):
     bridge: BridgeSettings = BridgeSettings()
     worker: WorkerSettings = WorkerSettings()
     trading: TradingSettings = TradingSettings()
+    audit: AuditSettings = AuditSettings()
     cache: CacheSettings = CacheSettings()
     connector: ConnectorSettings = ConnectorSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -46,6 +46,7 @@ QUEUES: Final[dict[str, QueueLimits]] = {
 }
 
 SCHEDULES: Final = (
+    Schedule(function="audit.seal", queue="database", every_s=30),
     Schedule(function="chain.probe_queues", queue="chain", every_s=10),
     Schedule(function="dead-letters.move", queue="database", every_s=2),
     Schedule(function="dead-letters.purge", queue="database", every_s=3_600),

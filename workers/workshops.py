@@ -51,6 +51,7 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "idempotency",
             "grants",
             "trading_reads",
+            "audit_archive",
         },
         functions=(
             "workers.market:functions",
@@ -61,6 +62,7 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
             "workers.topology:functions",
             "workers.trading_reads:functions",
             "workers.housekeeping:functions",
+            "workers.auditing:functions",
             "workers.probes:database_functions",
             "workers.health_report:database_functions",
         ),

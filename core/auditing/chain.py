@@ -19,9 +19,22 @@ _encode: Final = msgspec.json.Encoder(order="sorted").encode
 def canonical(event: Mapping[str, Any]) -> bytes:
     """Return the one way an event is written: JSON, keys sorted, no spaces, UTF-8.
 
-    Its values are text, integers, booleans, null, lists and mappings; a float would have more than one form.
+    Its values are text, integers, booleans, null, lists and mappings. Raises: TypeError: there is a float, which has
+    more than one form.
     """
+    _refuse_floats(event)
     return _encode(event)
+
+
+def _refuse_floats(value: Any) -> None:
+    if isinstance(value, float):
+        raise TypeError("an audited event holds no float: write the decimal as text")
+    if isinstance(value, Mapping):
+        for one in value.values():
+            _refuse_floats(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _refuse_floats(one)
 
 
 def chained(stream: str, seq: int, previous: bytes, event: bytes) -> bytes:

@@ -150,6 +150,11 @@ PROVIDERS: Final = _table(
     ),
     Provider(name="audit", opens="core.adapters.postgres.audit:open_audit", requires=frozenset({"postgres"})),
     Provider(
+        name="audit_archive",
+        opens="core.adapters.postgres.audit_archive:open_audit_archive",
+        requires=frozenset({"postgres"}),
+    ),
+    Provider(
         name="paper_venue",
         opens="core.adapters.postgres.paper_books:open_paper_venue",
         requires=frozenset({"postgres", "latest_quotes"}),

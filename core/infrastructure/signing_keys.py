@@ -83,6 +83,17 @@ def read_keys(key_file: Path) -> Sequence[Key]:
     return list(keys)
 
 
+def read_public_keys(jwks_file: Path) -> Sequence[Key]:
+    """Return the keys of a public half. Raises: Misconfigured."""
+    try:
+        keys = json.loads(jwks_file.read_bytes())["keys"]
+        if not all(isinstance(key["kid"], str) and isinstance(key["x"], str) for key in keys):
+            raise ValueError("a key has no id")
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise Misconfigured(f"{jwks_file} holds no JSON Web Key Set", code="BAD_SIGNING_KEY") from e
+    return list(keys)
+
+
 def rotate(key_file: Path, jwks_file: Path) -> Sequence[Key]:
     """Take one step, and return the keys as they are now. Raises: Conflict, Misconfigured."""
     keys = rotated(read_keys(key_file), time.time())

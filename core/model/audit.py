@@ -23,9 +23,25 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """An event at its place. event: as it was hashed; hash: of it and of all before it."""
+    """An event at its place. event: as it was hashed; hash: of it and of all before it; the rest is for finding it."""
 
     seq: int
     type: str
+    account: str
+    order: str
     event: bytes
     hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptCheckpoint:
+    """A checkpoint as the ledger keeps it. text: its JSON; head: hash of its last event; roots: the tree's frontier;
+    after: the size of the one it follows.
+    """
+
+    stream: str
+    size: int
+    text: bytes
+    head: bytes
+    roots: tuple[bytes, ...]
+    after: int = 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.model.audit import AuditEntry, AuditEvent
+    from core.model.audit import AuditEntry, AuditEvent, KeptCheckpoint
     from core.ports.access import Work
 
 
@@ -25,3 +25,25 @@ class AuditTrail(Protocol):
 
     async def newest(self, tenant: str) -> int:
         """Return the seq of a tenant's last event, 0 where there is none. Raises: Unavailable."""
+
+
+class AuditArchive(Protocol):
+    """Every stream of the trail, for who seals and verifies it; a stream has its tenant's name."""
+
+    async def streams(self) -> Sequence[tuple[str, int]]:
+        """Return every stream and the seq of its last event. Raises: Unavailable."""
+
+    async def entries(self, stream: str, *, after: int, limit: int) -> Sequence[AuditEntry]:
+        """Return events behind `after`, in their order. Raises: Unavailable."""
+
+    async def newest_checkpoint(self, stream: str) -> KeptCheckpoint | None:
+        """Return a stream's last checkpoint. Raises: Unavailable."""
+
+    async def keep_checkpoint(self, kept: KeptCheckpoint) -> bool:
+        """Keep a checkpoint, unless somebody has kept one since. Raises: Unavailable."""
+
+    async def unanchored(self) -> Sequence[KeptCheckpoint]:
+        """Return the checkpoints that are not outside yet, in their order. Raises: Unavailable."""
+
+    async def anchored(self, kept: KeptCheckpoint) -> None:
+        """Note that a checkpoint is outside. Raises: Unavailable."""

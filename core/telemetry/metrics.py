@@ -147,6 +147,12 @@ REVOCATIONS_CONFIRMED: Final = Gauge(
 EXPORTS_RUNNING: Final = Gauge(
     "tickgate_exports_running", "Exports this process reads or sends now", registry=REGISTRY
 )
+AUDIT_BROKEN: Final = Counter(
+    "tickgate_audit_broken_total", "Times a stream of the audit trail was found broken", registry=REGISTRY
+)
+AUDIT_ANCHOR_FAILURES: Final = Counter(
+    "tickgate_audit_anchor_failures_total", "Checkpoints that could not be kept outside", registry=REGISTRY
+)
 STREAMS_RUNNING: Final = Gauge(
     "tickgate_streams_running", "Streams of order events this process sends now", registry=REGISTRY
 )

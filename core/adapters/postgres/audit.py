@@ -16,6 +16,7 @@ _HEAD: Final = (
     "select seq, hash, (extract(epoch from clock_timestamp()) * 1000000)::bigint * 1000 as at_ns"
     " from audit_heads where tenant = $1 for update"
 )
+ENTRY: Final = 'seq, type, account, order_id as "order", event, hash'
 _APPEND: Final = (
     "with appended as (insert into audit_events (tenant, seq, type, account, order_id, event, hash)"
     " values ($1, $2, $3, $4, $5, $6, $7) returning tenant, seq, hash)"
@@ -54,7 +55,7 @@ class PostgresAuditTrail:
         of_order = " and order_id = $4" if order else ""
         async with self._postgres.of_tenant(tenant) as connection:
             rows = await connection.fetch(
-                f"select seq, type, event, hash from audit_events where tenant = $1 and seq > $2{of_order}"
+                f"select {ENTRY} from audit_events where tenant = $1 and seq > $2{of_order}"
                 " order by seq limit $3",
                 tenant,
                 after,

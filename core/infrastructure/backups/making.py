@@ -178,7 +178,8 @@ async def _steps(hub: Hub, store: str) -> dict[int, str]:
 
 def _belongings(layout: Layout) -> bytes:
     """Return what cannot be made again: signing keys, and the credentials the ledger knows."""
-    files = [layout.key_file, layout.jwks_file, layout.credentials_file]
+    files = [layout.key_file, layout.jwks_file, layout.audit_key_file, layout.audit_keys_file]
+    files.append(layout.credentials_file)
     files += sorted((layout.root / "connectors").glob("*.json"))
     lines = [
         msgspec.json.encode(

@@ -136,6 +136,15 @@ class S3Vault:
                     f"{self.address} is not empty; a backup needs a prefix of its own", code="NOT_EMPTY"
                 )
 
+    def names(self) -> list[str]:
+        """Return the paths of all files."""
+        from pyarrow.fs import FileSelector, FileType  # noqa: PLC0415 - as above
+
+        selector = FileSelector(self._root, allow_not_found=True, recursive=True)
+        with _told(self.address):
+            found = self._files.get_file_info(selector)
+        return sorted(one.path.removeprefix(f"{self._root}/") for one in found if one.type is FileType.File)
+
     @contextmanager
     def create(self, path: str) -> Iterator[BinaryIO]:
         with (

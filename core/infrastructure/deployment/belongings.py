@@ -76,6 +76,13 @@ def ensure_settings(layout: Layout, port_base: int) -> Tree:
         "key_file": str(layout.key_file),
         "jwks_file": str(layout.jwks_file),
     }
+    tree["audit"] = {
+        # Where its checkpoints go is the operator's to change.
+        "anchor": str(layout.anchor_file),
+        **old.get("audit", {}),
+        "key_file": str(layout.audit_key_file),
+        "keys_file": str(layout.audit_keys_file),
+    }
     for section in ("gateway", "bridge"):
         tree[section] = {**old.get(section, {}), "port": port_base + OFFSETS[section]}
     ports = {f"{queue}_port": port_base + OFFSETS[f"worker-{queue}"] for queue in QUEUES}
@@ -119,6 +126,13 @@ def ensure_signing_key(layout: Layout) -> None:
     else:
         keys = [new_key(time.time()) for _ in range(SIGNING_KEYS)]
     write_keys(layout.key_file, layout.jwks_file, keys)
+
+
+def ensure_audit_key(layout: Layout) -> None:
+    """Create the Ed25519 key that signs checkpoints of the audit trail, and its public half, unless they are there."""
+    if not (layout.audit_key_file.exists() and layout.audit_keys_file.exists()):
+        known = read_keys(layout.audit_key_file) if layout.audit_key_file.exists() else [new_key(time.time())]
+        write_keys(layout.audit_key_file, layout.audit_keys_file, known)
 
 
 def ensure_credentials(layout: Layout) -> tuple[str, str]:

@@ -40,6 +40,20 @@ class Layout:
         return self.root / "keys" / "signing.json"
 
     @property
+    def audit_key_file(self) -> Path:
+        return self.root / "keys" / "audit.json"
+
+    @property
+    def audit_keys_file(self) -> Path:
+        """Its public half."""
+        return self.root / "keys" / "audit-public.json"
+
+    @property
+    def anchor_file(self) -> Path:
+        """Checkpoints of the audit trail, where nothing else is set up."""
+        return self.root / "anchor.jsonl"
+
+    @property
     def jwks_file(self) -> Path:
         return self.root / "keys" / "public.json"
 
