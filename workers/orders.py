@@ -10,6 +10,7 @@ from core.infrastructure.central_hub import Hub
 from core.messages.jobs import Answer
 from core.messages.orders import OrderHint
 from core.ports.jobs import JobFunction
+from core.ports.venues import Venue
 from core.settings import Settings
 from core.telemetry import tracing
 from core.trading.dispatch import Dispatcher
@@ -21,13 +22,18 @@ SENDING_GRACE_S = 5.0
 """Beyond a venue's time to answer: whoever sends may be slow to write down what it was told."""
 
 
+def venues_of(hub: Hub) -> Mapping[str, Venue]:
+    """Return the venues accounts may have, by the word an account has for its own."""
+    return {"paper": hub["paper_venue"], "mt5": hub["mt5_venue"]}
+
+
 def dispatcher_of(hub: Hub, settings: Settings) -> Dispatcher:
     """Return what sends orders, over this hub's services."""
     return Dispatcher(
         ledger=hub["order_ledger"],
         risk=hub["risk_book"],
         settlement=Settlement(ledger=hub["order_ledger"], audit=hub["audit"]),
-        venues={"paper": hub["paper_venue"], "mt5": hub["mt5_venue"]},
+        venues=venues_of(hub),
         send_timeout_s=settings.trading.send_timeout_s,
     )
 
@@ -38,7 +44,7 @@ def reconciler_of(hub: Hub, settings: Settings) -> Reconciler:
     return Reconciler(
         ledger=hub["order_ledger"],
         settlement=Settlement(ledger=hub["order_ledger"], audit=hub["audit"]),
-        venues={"paper": hub["paper_venue"], "mt5": hub["mt5_venue"]},
+        venues=venues_of(hub),
         quotes=hub["latest_quotes"],
         patience=Patience(
             sending_s=trading.send_timeout_s + SENDING_GRACE_S,

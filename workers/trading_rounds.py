@@ -1,7 +1,7 @@
 """What the trading worker does without being asked: empty the outbox, look at accounts, enforce kill switches.
 
 Any number of workers may do it at once: a row of the outbox is given to one of them, and an account's lock lets one
-compare at a time. Nothing is sent before every account has been matched with its venue once.
+compare at a time. Nothing is sent for an account before it has been matched with its venue.
 """
 
 import asyncio
@@ -55,7 +55,9 @@ class TradingRounds:
         self._enforcer = enforcer
         self._advance = advance
         self._settings = settings
-        self._matched: set[tuple[str, str]] = set()
+        self._matching: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._tried: set[tuple[str, str]] = set()
+        self._away: set[tuple[str, str]] = set()
         self._first = asyncio.Event()
         self._places = asyncio.Semaphore(AT_ONCE_MAX)
 
@@ -63,6 +65,13 @@ class TradingRounds:
         return "" if self._first.is_set() else "accounts are still being matched with their venues"
 
     async def run(self) -> None:
+        try:
+            await self._run()
+        finally:
+            for task in self._matching.values():
+                task.cancel()
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._for_ever(self.look, self._settings.sync_interval_ms / 1_000))
             group.create_task(self._for_ever(self.advance, PAPER_INTERVAL_S))
@@ -71,12 +80,11 @@ class TradingRounds:
             group.create_task(self._for_ever(self.sweep, self._settings.sweep_interval_ms / 1_000))
 
     async def look(self) -> None:
-        """Compare every account with its venue."""
-        accounts = await self._ledger.accounts()
-        async with asyncio.TaskGroup() as group:
-            for account in accounts:
-                group.create_task(self._match(account))
-        if all((one.tenant, one.id) in self._matched for one in accounts):
+        """Compare every account with its venue, each at its venue's pace: one that is silent keeps nobody waiting."""
+        accounts = {(one.tenant, one.id): one for one in await self._ledger.accounts()}
+        for key in accounts.keys() - self._matching.keys():
+            self._matching[key] = asyncio.create_task(self._match(key, accounts[key]))
+        if accounts.keys() <= self._tried:
             self._first.set()
 
     async def sweep(self) -> None:
@@ -95,12 +103,23 @@ class TradingRounds:
         """Take back what kill switches cover."""
         await self._enforcer.enforce()
 
-    async def _match(self, account: TradingAccount) -> None:
-        async def match() -> None:
-            if await self._reconciler.reconcile(account):
-                self._matched.add((account.tenant, account.id))
-
-        await self._guarded(match, f"account {account.id}")
+    async def _match(self, key: tuple[str, str], account: TradingAccount) -> None:
+        try:
+            async with self._places:
+                await self._reconciler.reconcile(account)
+        except TickgateError as e:
+            if key not in self._away:
+                self._away.add(key)
+                log.warning("account.away", account=account.id, venue=account.venue, error=str(e))
+        except Exception as e:
+            error_handler.report(e, account=account.id)
+        else:
+            if key in self._away:
+                self._away.discard(key)
+                log.info("account.back", account=account.id, venue=account.venue)
+        finally:
+            self._tried.add(key)
+            del self._matching[key]
 
     async def _guarded(self, do: Callable[[], Awaitable[object]], what: str) -> bool:
         """Do one thing; that it fails stops nothing else."""

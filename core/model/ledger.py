@@ -14,6 +14,8 @@ from core.model.venues import OrderChange, TradingAccount
 
 ID_LENGTH: Final = 26
 """Of a ULID, which fits into what a venue keeps of a comment."""
+VIEW_AGE_MS_MAX: Final = 30_000
+"""An account whose venue has not been seen for this long is not connected."""
 
 
 def magic_of(order_id: str) -> int:

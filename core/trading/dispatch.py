@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from core.errors.exceptions import NotFound, Unavailable, UnknownOutcome
-from core.model.ledger import Command, OrderEntry, OutboxRow
+from core.model.ledger import VIEW_AGE_MS_MAX, Command, OrderEntry, OutboxRow, Standing
 from core.model.orders import TERMINAL, OrderState
 from core.model.risk import Denial
 from core.model.venues import OrderChange, TradingAccount, VenueReport
@@ -71,12 +71,14 @@ class Dispatcher:
                 entry = await self.ledger.locked(work, order_id)
             except NotFound:
                 return None
-            if not await self.ledger.done(work, order_id, Command.SEND) or entry.state is not _S.QUEUED:
-                return None
             tracing.start(entry.traceparent)
             standing = await self.ledger.lock_account(work, entry.order.account)
             now_ms = await self.ledger.now_ms(work)
-            if await self._kept_back(work, entry, now_ms):
+            waits = entry.state is _S.QUEUED and not late(entry, now_ms) and not seen_lately(standing, now_ms)
+            if waits or not await self.ledger.done(work, order_id, Command.SEND):
+                # Nothing is sent before the account has been matched with its venue; until then it stays to be done.
+                return None
+            if entry.state is not _S.QUEUED or await self._kept_back(work, entry, now_ms):
                 return None
             entry = await self.settlement.move(
                 work, entry, _S.SENDING, what="order.sending", sent_at_ms=now_ms, absent_since_ms=None
@@ -163,6 +165,11 @@ class Dispatcher:
             await self.settlement.record(work, row.account, report.deals, {row.order: row.order})
             changes = changed(change) if change is not None else {}
             await self.settlement.take_state(work, entry, report, what=what, **changes)
+
+
+def seen_lately(standing: Standing, now_ms: int) -> bool:
+    """Tell whether the account's venue has been seen within the time that counts as being connected."""
+    return standing.viewed_at_ms is not None and now_ms - standing.viewed_at_ms <= VIEW_AGE_MS_MAX
 
 
 def late(entry: OrderEntry, now_ms: int) -> bool:

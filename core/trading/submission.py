@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from core.errors.exceptions import Invalid
 from core.model.audit import AuditEvent
-from core.model.ledger import DeskFacts, Listing, OrderEntry, magic_of
+from core.model.ledger import VIEW_AGE_MS_MAX, DeskFacts, Listing, OrderEntry, magic_of
 from core.model.orders import Order, OrderState, Side
 from core.model.risk import AccountFacts, Denial, RiskFacts, RiskRules
 from core.ports.access import Work
@@ -21,8 +21,6 @@ from core.ports.risk import RiskBook
 from core.trading.market import Market, Quotes, market_of
 from core.trading.risk import assess
 
-VIEW_AGE_MS_MAX: Final = 30_000
-"""An account whose venue has not been seen for this long is not connected."""
 NO_VENUE: Final = Denial(
     check=2, code="ACCOUNT_HAS_NO_VENUE", reason="nobody executes this account's orders", numbers={}
 )

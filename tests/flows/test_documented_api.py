@@ -37,7 +37,7 @@ ANSWERABLE: Final = {
 } - {"Corrupt", "Misconfigured", "Defect", "UnknownOutcome", "TickgateError"}
 SOURCES: Final = ("gateway", "workers", "core/adapters")
 NOT_OVER_HTTP: Final = {
-    # The bridge's, the cache's and the operator's own.
+    # The bridge's, the cache's, a venue's and the operator's own.
     "BACKUP_DISTURBED",
     "CACHE_AWAY",
     "CLIENT_DISABLED",
@@ -47,9 +47,13 @@ NOT_OVER_HTTP: Final = {
     "LEASE_HELD",
     "LEDGER_BUSY",
     "MIGRATION_RUNNING",
+    "NO_VIEW",
     "PORT_TAKEN",
     "PROBE_TIMEOUT",
+    "RELAY_UNAVAILABLE",
     "RESTORE_WHILE_RUNNING",
+    "TERMINAL_BUSY",
+    "TERMINAL_NOT_CONNECTED",
 }
 
 ROWS_STORED: Final = [
