@@ -227,6 +227,14 @@ def _documented(layout: Layout) -> bool:
     return bool(read_tree(layout.settings_file)["gateway"].get("docs"))
 
 
+def _order(gateway: str) -> str:
+    body = '{"account": "paper", "symbol": "EURUSD", "side": "buy", "type": "market", "volume": "0.1"}'
+    return (
+        'curl -s -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json"'
+        f""" -H "Idempotency-Key: $(date +%s%N)" -d '{body}' {gateway}/v1/orders"""
+    )
+
+
 def _commands(layout: Layout) -> list[str]:
     """Return commands that work when they are pasted. The secret is read from a file, so no argument shows it."""
     gateway = _gateway(layout)
@@ -239,5 +247,6 @@ def _commands(layout: Layout) -> list[str]:
         f"TOKEN=$(curl -s {secret} -d grant_type=client_credentials {gateway}/oauth/token"
         """ | sed 's/.*"access_token": *"\\([^"]*\\)".*/\\1/')""",
         f'curl -s -H "Authorization: Bearer $TOKEN" "{gateway}/v1/ticks?symbol={symbol}&limit=3"',
+        *([_order(gateway)] if wish and wish.demo else []),
         f"{tickgate} verify{_where(layout)}",
     ]

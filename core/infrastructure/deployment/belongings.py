@@ -96,7 +96,7 @@ def ensure_settings(layout: Layout, port_base: int) -> Tree:
     return tree
 
 
-def ensure_connector_settings(layout: Layout, tree: Tree, source: str, terminal: Mapping[str, str]) -> str:
+def ensure_connector_settings(layout: Layout, tree: Tree, source: str, terminal: Mapping[str, Any]) -> str:
     """Write one connector's own settings file and return its token, which is made once.
 
     A file of its own, because a token in an argument list or a shared environment is readable by others.

@@ -14,9 +14,9 @@ from typing import Final, Protocol
 from core.errors.exceptions import TickgateError, Unavailable
 from core.infrastructure.config_manager import FILE_VARIABLE, load_settings, write_settings_file
 from core.infrastructure.deployment import belongings, ports, shutdown, supervision
+from core.infrastructure.deployment.demo_desk import provision_demo_desk
 from core.infrastructure.deployment.layout import Layout, create
 from core.infrastructure.deployment.log_files import gist_of
-from core.infrastructure.deployment.paper_desk import provision_paper_desk
 from core.infrastructure.deployment.programs import Probe, Program, Stage
 from core.infrastructure.deployment.readiness import Finding, probe
 from core.infrastructure.deployment.supervision import ProcessState, Supervisor
@@ -179,7 +179,7 @@ class Start:
         ]
         await provision(settings, [client], sources)
         if DEMO_SOURCE in tokens:
-            await provision_paper_desk(settings, DEMO_TENANT, DEMO_SOURCE)
+            await provision_demo_desk(settings, DEMO_TENANT, DEMO_SOURCE)
 
     def _of(self, *stages: Stage) -> list[Program]:
         return [program for program in self.programs if program.stage in stages]

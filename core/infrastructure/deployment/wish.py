@@ -95,7 +95,8 @@ def check_recordings(wish: Wish) -> Wish:
 def terminals_of(wish: Wish) -> dict[str, Mapping[str, str]]:
     """Return, by source, the connector settings that say which terminal it reads."""
     speed: float | str = wish.speed if wish.speed == SPEED_MAX else float(wish.speed)
-    terminals: dict[str, Mapping[str, str]] = {DEMO_SOURCE: {}} if wish.demo else {}
+    # A simulated terminal may trade; a real one only where its owner has said so.
+    terminals: dict[str, Mapping[str, Any]] = {DEMO_SOURCE: {"orders": True}} if wish.demo else {}
     for replay in wish.replays:
         options = json.dumps({"path": replay.path, "speed": speed})
         terminals[replay.source] = {"terminal": RECORDING_TERMINAL, "terminal_options": options}

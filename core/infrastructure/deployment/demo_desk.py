@@ -1,14 +1,15 @@
-"""What a demo trades with: a paper account in dollars, filled by the demo's quotes, and the symbols it has."""
+"""What a demo trades with: an account on paper, one at the simulated terminal, and the symbols it has."""
 
 import uuid
-from typing import Final
+from typing import Final, Literal
 
 from core.errors.exceptions import Conflict
 from core.infrastructure.central_hub import open_hub
 from core.model.records import Account, Body, Instrument, RecordKind
 from core.settings import Settings
 
-ACCOUNT_ID: Final = "paper"
+PAPER: Final = "paper"
+TERMINAL: Final = "terminal"
 _SYMBOLS: Final = (
     # symbol, digits, contract size
     ("EURUSD", 5, "100000"),
@@ -20,27 +21,14 @@ _SYMBOLS: Final = (
 )
 
 
-async def provision_paper_desk(settings: Settings, tenant: str, source: str) -> None:
-    """Keep the demo's account and instruments, unless there are such already: they are the tenant's to change.
+async def provision_demo_desk(settings: Settings, tenant: str, source: str) -> None:
+    """Keep the demo's accounts and instruments, unless there are such already: they are the tenant's to change.
 
     Raises: Unavailable.
     """
     bodies: list[tuple[RecordKind, str, Body]] = [
-        (
-            RecordKind.ACCOUNTS,
-            ACCOUNT_ID,
-            Account(
-                title="Paper account of the demo",
-                login=1,
-                server="paper",
-                currency="USD",
-                leverage=100,
-                margin_mode="netting",
-                venue="paper",
-                source=source,
-                opening_balance="100000",
-            ),
-        )
+        (RecordKind.ACCOUNTS, PAPER, _account("Paper account of the demo", "paper", source)),
+        (RecordKind.ACCOUNTS, TERMINAL, _account("Account at the simulated terminal", "mt5", source)),
     ]
     bodies += [
         (RecordKind.INSTRUMENTS, symbol.lower(), _instrument(symbol, digits, size))
@@ -52,6 +40,20 @@ async def provision_paper_desk(settings: Settings, tenant: str, source: str) -> 
                 await hub["ledger_records"].create(kind, tenant, record_id, body, version=uuid.uuid4().hex)
             except Conflict:
                 continue
+
+
+def _account(title: str, venue: Literal["paper", "mt5"], source: str) -> Account:
+    return Account(
+        title=title,
+        login=1,
+        server=f"demo-{venue}",
+        currency="USD",
+        leverage=100,
+        margin_mode="netting",
+        venue=venue,
+        source=source,
+        opening_balance="100000",
+    )
 
 
 def _instrument(symbol: str, digits: int, contract_size: str) -> Instrument:
