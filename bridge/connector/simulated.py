@@ -16,13 +16,14 @@ import numpy as np
 from bridge.connector.faults import FaultPlan, Faults, OrderFaults
 from bridge.connector.microstructure import BLOCK_MS, BLOCK_S, INSTRUMENTS, Market
 from bridge.connector.playback import HistoryTerminal
-from bridge.connector.simulated_broker import (
+from bridge.connector.simulated_broker import SimulatedBroker
+from bridge.connector.simulated_checks import (
     VOLUME_MAX,
     VOLUME_MIN,
     VOLUME_STEP,
     Fields,
-    SimulatedBroker,
     filling_mode,
+    read,
 )
 from bridge.connector.terminal import AccountInfo, SymbolInfo, TerminalCode, TerminalInfo, Traits
 from bridge.connector.trades import (
@@ -155,7 +156,7 @@ class SimulatedTerminal(HistoryTerminal):
         return tuple(one for one in deals if date_from <= one.time_msc // 1_000 <= date_to)
 
     def _read(self, request: Request) -> Fields | None:
-        fields = self._broker.read(request)
+        fields = read(request)
         if fields is None:
             self.refuse(TerminalCode.INVALID_PARAMS, "Invalid argument")
         return fields

@@ -40,6 +40,10 @@ class Book(msgspec.Struct, kw_only=True):
         self.ended = [*self.ended, over][-HISTORY_MAX:]
         return over
 
+    def position(self, ticket: int) -> OpenPosition | None:
+        """Return an open position."""
+        return next((one for one in self.positions if one.ticket == ticket), None)
+
     def put(self, position: OpenPosition) -> None:
         """Add a position, or replace the one with its ticket; one without volume is gone."""
         others = [one for one in self.positions if one.ticket != position.ticket]

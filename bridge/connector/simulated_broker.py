@@ -13,54 +13,24 @@ import msgspec
 
 from bridge.connector.faults import OrderFaults
 from bridge.connector.simulated_book import Book, load_book, save_book
-from bridge.connector.simulated_fills import ROUNDING, close_at, fill, money_rate
+from bridge.connector.simulated_checks import LEVERAGE, VOLUME_MIN, VOLUME_STEP, Fields, verdict
+from bridge.connector.simulated_fills import close_at, fill, money_rate
 from bridge.connector.terminal import AccountInfo, Quote, SymbolInfo
 from bridge.connector.trades import (
-    COMMENT_CHARS_MAX,
-    FILLING_BITS,
     HEDGING_MARGIN_MODE,
-    REQUEST_KEYS,
     CheckResult,
-    Filling,
-    OpenPosition,
     PlacedOrder,
     PlacedState,
     Reason,
-    Request,
     SendResult,
     TradeAction,
     TradeType,
 )
 from core.model.ticks import Ticks
 
-LEVERAGE: Final = 100
 OPENING_BALANCE: Final = 100_000.0
-VOLUME_MIN, VOLUME_MAX, VOLUME_STEP = 0.01, 100.0, 0.01
-FILLING_MODES: Final = {"EURUSD": 3, "GBPUSD": 1, "USDJPY": 2}
-"""Masks that differ, so that whoever confuses them with the enumeration is refused; of other symbols 3."""
 CHECK_SPAN_MS_MAX: Final = 3_600_000
 """Quotes that pending orders meet after a stop of the terminal; older ones have passed them by."""
-
-
-class Fields(msgspec.Struct, frozen=True, kw_only=True):
-    """A request, read."""
-
-    action: int
-    symbol: str = ""
-    volume: float = 0.0
-    type: int = 0
-    price: float = 0.0
-    stoplimit: float = 0.0
-    sl: float = 0.0
-    tp: float = 0.0
-    magic: int = 0
-    order: int = 0
-    position: int = 0
-    type_filling: int = 0
-    type_time: int = 0
-    expiration: int = 0
-    deviation: int = 0
-    comment: str = ""
 
 
 class SimulatedBroker:
@@ -115,15 +85,6 @@ class SimulatedBroker:
             margin_free=round(equity - margin, 2),
         )
 
-    def read(self, request: Request) -> Fields | None:
-        """Return the request, None where the package itself would refuse it."""
-        if not set(request) <= REQUEST_KEYS or len(str(request.get("comment", ""))) > COMMENT_CHARS_MAX:
-            return None
-        try:
-            return msgspec.convert(request, Fields)
-        except msgspec.ValidationError:
-            return None
-
     def check(self, fields: Fields) -> CheckResult:
         retcode = self._verdict(fields)
         return CheckResult(retcode=retcode, comment="" if retcode else "Done")
@@ -147,6 +108,10 @@ class SimulatedBroker:
         save_book(self._directory, self.book)
         return self._faults.spoil(fault, result)
 
+    def _verdict(self, fields: Fields) -> int:
+        quote = self._quote(fields.symbol) if fields.symbol in self._infos else None
+        return verdict(fields, self.book, quote, self._now_ms(), known=fields.symbol in self._infos)
+
     def advance(self) -> None:
         """Let pending orders and stops meet the quotes since the last time."""
         book, now_ms = self.book, self._now_ms()
@@ -166,50 +131,6 @@ class SimulatedBroker:
 
     # -- requests ------------------------------------------------------------------------------------
 
-    def _verdict(self, fields: Fields) -> int:
-        """Return the retcode that speaks against a request, 0 where none does."""
-        if fields.action in (TradeAction.REMOVE, TradeAction.MODIFY):
-            return 0 if any(one.ticket == fields.order for one in self.book.orders) else 10_013
-        if fields.action == TradeAction.SLTP:
-            return 0 if self._position(fields.position) is not None else 10_036
-        quote = self._quote(fields.symbol) if fields.symbol in self._infos else None
-        if quote is None:
-            return 10_013 if fields.symbol not in self._infos else 10_021
-        return self._bad_volume(fields) or self._bad_filling(fields) or self._bad_price(fields, quote)
-
-    def _bad_volume(self, fields: Fields) -> int:
-        steps = fields.volume / VOLUME_STEP
-        if not VOLUME_MIN <= fields.volume <= VOLUME_MAX or abs(steps - round(steps)) > ROUNDING:
-            return 10_014
-        if not fields.position:
-            return 0
-        held = self._position(fields.position)
-        if held is None:
-            return 10_036
-        return 10_038 if fields.volume > held.volume + ROUNDING else 0
-
-    def _bad_filling(self, fields: Fields) -> int:
-        if fields.action == TradeAction.PENDING:
-            return 0 if fields.type_filling == Filling.RETURN else 10_030
-        bit = FILLING_BITS.get(Filling(fields.type_filling), 0) if fields.type_filling in set(Filling) else 0
-        return 0 if filling_mode(fields.symbol) & bit else 10_030
-
-    def _bad_price(self, fields: Fields, quote: Quote) -> int:
-        if fields.expiration and fields.expiration * 1_000 <= self._now_ms():
-            return 10_022
-        buys = fields.type % 2 == 0
-        if fields.action == TradeAction.PENDING:
-            limit = fields.type in (TradeType.BUY_LIMIT, TradeType.SELL_LIMIT)
-            ahead = fields.price - quote.ask if buys else quote.bid - fields.price
-            if not fields.price or (ahead >= 0 if limit else ahead <= 0):
-                return 10_015
-        entry = fields.price or (quote.ask if buys else quote.bid)
-        sign = 1 if buys else -1
-        if (fields.sl and (entry - fields.sl) * sign <= 0) or (fields.tp and (fields.tp - entry) * sign <= 0):
-            return 10_016
-        needed = fields.volume * money_rate(fields.symbol, entry) * entry / LEVERAGE
-        return 10_019 if not fields.position and needed > self.book.balance else 0
-
     def _carry_out(self, fields: Fields, *, half: bool) -> SendResult:
         if fields.action == TradeAction.REMOVE:
             order = next(one for one in self.book.orders if one.ticket == fields.order)
@@ -218,7 +139,7 @@ class SimulatedBroker:
         if fields.action == TradeAction.MODIFY:
             return self._modify(fields)
         if fields.action == TradeAction.SLTP:
-            position = self._position(fields.position)
+            position = self.book.position(fields.position)
             assert position is not None, "the verdict looked"
             self.book.put(msgspec.structs.replace(position, sl=fields.sl, tp=fields.tp))
             return SendResult(retcode=10_009)
@@ -294,9 +215,6 @@ class SimulatedBroker:
             comment=self._faults.comment(fields.comment),
         )
 
-    def _position(self, ticket: int) -> OpenPosition | None:
-        return next((one for one in self.book.positions if one.ticket == ticket), None)
-
     # -- the market ----------------------------------------------------------------------------------
 
     def _meet(self, symbol: str, bid: float, ask: float, at_ms: int) -> None:
@@ -340,8 +258,3 @@ class SimulatedBroker:
         for order in list(self.book.orders):
             if order.time_expiration and order.time_expiration * 1_000 <= now_ms:
                 self.book.end(order, state=PlacedState.EXPIRED, time_done_msc=now_ms)
-
-
-def filling_mode(symbol: str) -> int:
-    """Return a symbol's mask."""
-    return FILLING_MODES.get(symbol, 3)

@@ -1,18 +1,11 @@
-"""Carry out one command in the terminal: gather facts, check, write it down, ask once, look what came of it.
+"""Carry out one command in the terminal: gather facts, check, ask once, look what came of it."""
 
-Whatever fails before the terminal is asked raises and is a refusal. From then on nothing raises: without an answer the
-outcome is unknown.
-"""
-
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import structlog
-
+from bridge.connector.asking import Asking, done, now_ms
 from bridge.connector.order_journal import OrderJournal
-from bridge.connector.pipe import Call
-from bridge.connector.terminal import TerminalCode, TerminalLate, TerminalRefused
+from bridge.connector.terminal import TerminalCode, TerminalRefused
 from bridge.connector.terminal_process import TerminalProcess
 from bridge.connector.trade_requests import (
     levels_request,
@@ -25,26 +18,14 @@ from bridge.connector.trade_requests import (
 from bridge.connector.trade_sight import Sight
 from bridge.connector.trade_view import Sent
 from bridge.connector.trades import Request, SendResult
-from core.errors.exceptions import Invalid, TickgateError, Unavailable
-from core.messages.terminal_orders import (
-    CommandKind,
-    Outcome,
-    TerminalCommand,
-    TerminalReply,
-    encode_reply,
-    refused,
-)
+from core.errors.exceptions import Invalid, Unavailable
+from core.messages.terminal_orders import CommandKind, Outcome, TerminalCommand, TerminalReply
 from core.model.orders import Order, OrderState
 from core.model.venues import OrderChange, VenueReport
 from core.settings import ConnectorSettings
-from core.trading.retcodes import INVALID_FILL, Meaning, RetcodeClass, meaning_of, meaning_of_error
-
-log = structlog.get_logger(__name__)
+from core.trading.retcodes import INVALID_FILL, Meaning, RetcodeClass, meaning_of
 
 DAY_MS: Final = 86_400_000
-TAGS_MAX: Final = 10_000
-"""Orders whose tags are remembered beside their comments."""
-FORGOTTEN_AT_ONCE: Final = 1_000
 FINE: Final = 0
 """What order_check answers when nothing is wrong."""
 UNCHECKED: Final = frozenset({TerminalCode.UNSUPPORTED})
@@ -64,16 +45,14 @@ class Trading:
         utc_offset_s: Callable[[], int],
     ) -> None:
         self._terminal = terminal
-        self._journal = journal
         self._settings = settings
         self._sight = Sight(terminal, utc_offset_s)
-        self._filling: dict[str, int] = {}
-        self._asked_tags: dict[str, int] = {}
+        self._asking = Asking(terminal, journal, self._sight.tags)
+        self._filling: dict[tuple[str, int], int] = {}
 
     async def recall(self) -> None:
         """Remember what was sent before this process began. Raises: Unavailable, Corrupt."""
-        for sent in await self._journal.sent():
-            self._note(sent)
+        await self._asking.recall()
 
     async def carry_out(self, command: TerminalCommand) -> TerminalReply:
         """Raises: TickgateError, and then the terminal surely was not asked to change anything."""
@@ -95,25 +74,23 @@ class Trading:
                 order, await self._sight.facts(order.symbol), self._settings.deviation_points
             )
         except Invalid as e:
-            return _done(command, VenueReport(state=_S.REJECTED, code=e.code, reason=e.public))
+            return done(command, VenueReport(state=_S.REJECTED, code=e.code, reason=e.public))
         there = await self._there_already(order)
         if there is not None:
-            return _done(command, there)
+            return done(command, there)
         request, refusal = await self._checked(order.symbol, requests)
         if refusal is not None:
-            return _done(command, refusal)
-        sent = Sent(
-            tag=order.id, magic=magic_of(order), symbol=order.symbol, side=order.side, at_ms=_now_ms()
-        )
-        answer = await self._ask(command, request, sent)
+            return done(command, refusal)
+        sent = Sent(tag=order.id, magic=magic_of(order), symbol=order.symbol, side=order.side, at_ms=now_ms())
+        answer = await self._asking.ask(command, request, sent)
         if isinstance(answer, TerminalReply):
             return answer
         report = await self._sent_report(answer)
-        return await self._finished(command, report, sent)
+        return await self._asking.finished(command, report, sent)
 
     async def _there_already(self, order: Order) -> VenueReport | None:
         """Look for an order that was asked for before, perhaps with success: it is never executed twice."""
-        asked_at_ms = self._asked_tags.get(order.id)
+        asked_at_ms = self._asking.asked_at_ms(order.id)
         if asked_at_ms is None:
             return None
         view = await self._sight.view(asked_at_ms - DAY_MS)
@@ -127,7 +104,9 @@ class Trading:
 
     async def _checked(self, symbol: str, requests: Sequence[Request]) -> tuple[Request, VenueReport | None]:
         """Return the first request the terminal finds nothing wrong with, or what it finds wrong."""
-        known = self._filling.get(symbol)
+        # Resting orders may want another filling than deals.
+        key = (symbol, int(requests[0]["action"]))
+        known = self._filling.get(key)
         ordered = sorted(requests, key=lambda request: request["type_filling"] != known)
         for request in ordered:
             try:
@@ -138,7 +117,7 @@ class Trading:
                 raise
             meaning = meaning_of(checked.retcode)
             if checked.retcode == FINE or meaning.sort is RetcodeClass.SUCCESS:
-                self._filling[symbol] = int(request["type_filling"])
+                self._filling[key] = int(request["type_filling"])
                 return request, None
             if checked.retcode != INVALID_FILL:
                 break
@@ -163,7 +142,7 @@ class Trading:
     async def _cancel(self, command: TerminalCommand, ticket: int) -> TerminalReply:
         working, ended = await self._sight.placed(ticket)
         if working is None:
-            return _done(command, self._sight.as_it_stands(ticket, ended))
+            return done(command, self._sight.as_it_stands(ticket, ended))
         return await self._change(command, ticket, remove_request(ticket), _S.CANCELED)
 
     async def _modify(self, command: TerminalCommand, ticket: int, change: OrderChange) -> TerminalReply:
@@ -174,115 +153,43 @@ class Trading:
                 request = modify_request(working, change, symbol)
             except Invalid as e:
                 standing = self._sight.as_it_stands(ticket, working, working=True)
-                return _done(command, _with(standing, code=e.code, reason=e.public))
+                return done(command, _with(standing, code=e.code, reason=e.public))
             return await self._change(command, ticket, request, _S.ACCEPTED)
         position = await self._sight.position_of(ticket)
         if position is None:
             standing = self._sight.as_it_stands(ticket, ended)
-            return _done(command, _with(standing, code="ORDER_ENDED", reason="the order has ended"))
+            return done(command, _with(standing, code="ORDER_ENDED", reason="the order has ended"))
         symbol = await self._terminal.call("symbol_info", position.symbol)
         try:
             request = levels_request(position, change, symbol)
         except Invalid as e:
             standing = self._sight.as_it_stands(ticket, ended)
-            return _done(command, _with(standing, code=e.code, reason=e.public))
+            return done(command, _with(standing, code=e.code, reason=e.public))
         return await self._change(command, ticket, request, _S.FILLED)
 
     async def _change(
         self, command: TerminalCommand, ticket: int, request: Request, wished: OrderState
     ) -> TerminalReply:
-        answer = await self._ask(command, request, None)
+        answer = await self._asking.ask(command, request, None)
         if isinstance(answer, TerminalReply):
             return answer
         meaning = meaning_of(answer.retcode)
         found, deals = await self._sight.found(ticket)
-        done = meaning.sort is RetcodeClass.SUCCESS
-        if found is not None and not (done and wished is _S.CANCELED and found.state in _STILL_WORKING):
+        fine = meaning.sort is RetcodeClass.SUCCESS
+        if found is not None and not (fine and wished is _S.CANCELED and found.state in _STILL_WORKING):
             state = found.state
         else:
             # Nothing to be seen, or the terminal shows it a moment longer than its server has it.
-            state = wished if done else _S.UNKNOWN
+            state = wished if fine else _S.UNKNOWN
         report = VenueReport(
             state=state,
             order=str(ticket),
             retcode=answer.retcode,
-            code="" if done else meaning.code,
-            reason="" if done else meaning.text,
+            code="" if fine else meaning.code,
+            reason="" if fine else meaning.text,
             deals=deals,
         )
-        return await self._finished(command, report, None)
-
-    # -- asking --------------------------------------------------------------------------------------
-
-    async def _ask(
-        self, command: TerminalCommand, request: Request, sent: Sent | None
-    ) -> SendResult | TerminalReply:
-        """Ask the terminal, once, or never again. Raises: Unavailable, while it surely has not been asked."""
-        await self._journal.begin(command.id, _now_ms(), sent)
-        try:
-            answer: SendResult = await self._call_in_time(command, request)
-        except TerminalLate as e:
-            reply = refused(command.id, "TOO_LATE", e.public)
-            await self._write_down(command.id, reply, 0)
-            return reply
-        except TickgateError as e:
-            if sent is not None:
-                self._note(sent)
-            code = e.error_code if isinstance(e, TerminalRefused) else None
-            meaning = None if code is None else meaning_of_error(code)
-            report = VenueReport(
-                state=_S.UNKNOWN,
-                order=command.ticket,
-                code=meaning.code if meaning else e.code,
-                reason=meaning.text if meaning else e.public,
-            )
-            return await self._finished(command, report, None)
-        if sent is not None:
-            self._note(sent)
-        return answer
-
-    async def _call_in_time(self, command: TerminalCommand, request: Request) -> SendResult:
-        call = Call(name="order_send", arguments=[request], valid_until_ms=command.valid_until_ms)
-        (answer,) = await self._terminal.calls([call])
-        if isinstance(answer, TerminalRefused | TerminalLate):
-            raise answer
-        result: SendResult = answer
-        return result
-
-    async def _finished(
-        self, command: TerminalCommand, report: VenueReport, sent: Sent | None
-    ) -> TerminalReply:
-        ticket = int(report.order) if sent is not None and report.order else 0
-        if sent is not None and ticket:
-            self._note(
-                Sent(
-                    tag=sent.tag,
-                    magic=sent.magic,
-                    symbol=sent.symbol,
-                    side=sent.side,
-                    at_ms=sent.at_ms,
-                    ticket=ticket,
-                )
-            )
-        reply = _done(command, report)
-        await self._write_down(command.id, reply, ticket)
-        return reply
-
-    async def _write_down(self, command_id: str, reply: TerminalReply, ticket: int) -> None:
-        try:
-            await self._journal.finish(command_id, encode_reply(reply), ticket)
-        except Unavailable as e:
-            # Asked again it is answered "nobody can say", which is never wrong.
-            log.error("order_journal.not_written", command=command_id, error=str(e))
-
-    def _note(self, sent: Sent) -> None:
-        self._sight.tags.note(sent)
-        self._asked_tags[sent.tag] = sent.at_ms
-        if len(self._asked_tags) > TAGS_MAX:
-            oldest = list(self._asked_tags)[:FORGOTTEN_AT_ONCE]
-            self._sight.tags.forget(oldest)
-            for tag in oldest:
-                del self._asked_tags[tag]
+        return await self._asking.finished(command, report, None)
 
 
 _STILL_WORKING: Final = frozenset({_S.ACCEPTED, _S.PARTIALLY_FILLED})
@@ -301,11 +208,3 @@ def _report(meaning: Meaning, retcode: int, order: str = "") -> VenueReport:
 
 def _with(report: VenueReport, *, code: str, reason: str) -> VenueReport:
     return VenueReport(state=report.state, order=report.order, code=code, reason=reason)
-
-
-def _done(command: TerminalCommand, report: VenueReport) -> TerminalReply:
-    return TerminalReply(id=command.id, outcome=Outcome.DONE, report=report)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

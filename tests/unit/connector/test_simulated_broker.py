@@ -9,6 +9,7 @@ import pytest
 from bridge.connector.faults import OrderFaultPlan, OrderFaults
 from bridge.connector.simulated import SimulatedTerminal
 from bridge.connector.simulated_broker import OPENING_BALANCE, SimulatedBroker
+from bridge.connector.simulated_checks import read
 from bridge.connector.terminal import AccountInfo, Quote, SymbolInfo, TerminalCode
 from bridge.connector.trades import Filling, PlacedState, Reason, SendResult, TradeType
 from core.model.ticks import TICK_DTYPE
@@ -65,9 +66,9 @@ class Trader:
 
     def send(self, **fields: Any) -> SendResult:
         request = {"action": 1, "symbol": "EURUSD", "volume": 0.1, "type": 0, "comment": TAG, **fields}
-        read = self.broker.read(request)
-        assert read is not None
-        result = self.broker.send(read)
+        fields_read = read(request)
+        assert fields_read is not None
+        result = self.broker.send(fields_read)
         assert result is not None
         return result
 
