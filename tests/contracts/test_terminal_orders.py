@@ -1,6 +1,7 @@
 """Orders on their way through a real Redis: what surely was not asked is told from what nobody can say."""
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -247,3 +248,31 @@ async def test_everything_in_redis_expires_by_itself(own_settings, queue_valkey)
         assert all(0 < queue_valkey.pttl(key) <= 60_000 for key in keys)
         await way.answered(lambda command: done(command, report=REPORT))
         await asking
+
+
+async def test_a_killed_redis_leaves_no_wrong_answer_and_the_next_order_goes_through(
+    queue_house, queue_valkey
+):
+    engine = queue_house.engines["valkey"]
+    async with opened(queue_house.settings, queue_valkey) as way:
+        asking = asyncio.create_task(way.venue.send(ACCOUNT, make_order()))
+        await way.taken()
+        await asyncio.to_thread(engine.stop, signal.SIGKILL)
+        # Taken and never answered; the one that comes while nobody is there was surely not asked.
+        with pytest.raises(UnknownOutcome):
+            await asking
+        with pytest.raises(Unavailable):
+            await way.venue.send(ACCOUNT, make_order())
+        engine.start()
+        await asyncio.to_thread(engine.wait)
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    await way.relay.announce([SOURCE])
+                    break
+                except Unavailable:
+                    await asyncio.sleep(0.1)
+        await way.relay.take()
+        asking = asyncio.create_task(way.venue.send(ACCOUNT, make_order()))
+        await way.answered(lambda command: done(command, report=REPORT))
+        assert await asking == REPORT
