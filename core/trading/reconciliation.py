@@ -49,10 +49,11 @@ class Patience:
 
 @dataclass(slots=True, kw_only=True)
 class Comparison:
-    """One account's orders beside its venue's. breaks: what was found to differ."""
+    """One account's orders beside its venue's. notional: of its positions; breaks: what was found to differ."""
 
     account: TradingAccount
     view: VenueView
+    notional: Decimal | None
     now_ms: int
     known: Sequence[OrderEntry]
     breaks: list[Break] = field(default_factory=list)
@@ -92,6 +93,8 @@ class Reconciler:
         async with self.ledger.work(account.tenant) as work:
             before = await self.ledger.lock_account(work, account.id)
         view = await self.venues[account.venue].view(account, max(0, before.deals_until_ms - OVERLAP_MS))
+        # Before the account is locked: Redis may be slow, orders wait for the account, and kill switches for orders.
+        notional = await self._notional(account, view)
         async with self.ledger.work(account.tenant) as work:
             standing = await self.ledger.lock_account(work, account.id)
             if standing.moves != before.moves:
@@ -100,6 +103,7 @@ class Reconciler:
             comparison = Comparison(
                 account=account,
                 view=view,
+                notional=notional,
                 now_ms=await self.ledger.now_ms(work),
                 known=await self.ledger.in_motion(work, account.id),
             )
@@ -118,7 +122,7 @@ class Reconciler:
         await self._hold(work, comparison, first=first)
         # It counts refused orders too, and those may just have changed.
         standing = await self.ledger.lock_account(work, comparison.account.id)
-        await self.ledger.stand(work, await self._stood(work, standing, comparison))
+        await self.ledger.stand(work, self._stood(standing, comparison))
         await self.ledger.note_breaks(work, comparison.account.id, comparison.breaks)
 
     async def _take_deals(self, work: Work, comparison: Comparison) -> None:
@@ -252,7 +256,7 @@ class Reconciler:
         if list(ours) != theirs:
             await self.ledger.hold(work, comparison.account.id, theirs)
 
-    async def _stood(self, work: Work, standing: Standing, comparison: Comparison) -> Standing:
+    def _stood(self, standing: Standing, comparison: Comparison) -> Standing:
         view, now_ms = comparison.view, comparison.now_ms
         today = datetime.fromtimestamp(now_ms / 1_000, UTC).date()
         new_day = standing.day != today
@@ -264,7 +268,7 @@ class Reconciler:
             equity=equity,
             margin=view.margin,
             margin_free=view.margin_free,
-            notional=await self._notional(work, comparison),
+            notional=comparison.notional,
             day=today if equity is not None else standing.day,
             day_start_equity=equity if new_day and equity is not None else standing.day_start_equity,
             peak_equity=max(peaks) if peaks else None,
@@ -273,17 +277,16 @@ class Reconciler:
             reconciled_at_ms=now_ms,
         )
 
-    async def _notional(self, work: Work, comparison: Comparison) -> Decimal | None:
+    async def _notional(self, account: TradingAccount, view: VenueView) -> Decimal | None:
         total = Decimal(0)
-        for symbol in sorted({one.symbol for one in comparison.view.positions}):
-            listing = await self.ledger.listing(work, comparison.account.id, symbol)
-            market = await market_of(symbol, listing, self.quotes)
-            if market.terms is None or market.rate is None:
-                return None
-            volumes = [
-                one.volume * one.price_open for one in comparison.view.positions if one.symbol == symbol
-            ]
-            total += sum(volumes) * market.terms.contract_size * market.rate
+        async with self.ledger.work(account.tenant) as work:
+            for symbol in sorted({one.symbol for one in view.positions}):
+                listing = await self.ledger.listing(work, account.id, symbol)
+                market = await market_of(symbol, listing, self.quotes)
+                if market.terms is None or market.rate is None:
+                    return None
+                volumes = [one.volume * one.price_open for one in view.positions if one.symbol == symbol]
+                total += sum(volumes) * market.terms.contract_size * market.rate
         return total
 
 

@@ -15,10 +15,11 @@ from core.infrastructure.central_hub import Hub, open_hub
 from core.model.ledger import OrderEntry
 from core.model.orders import Order, OrderState, OrderType, Side
 from core.model.risk import KillSwitch, SwitchScope, TradingState
-from core.model.venues import OrderChange
+from core.model.venues import OrderChange, TradingAccount, VenuePosition, VenueView
 from core.settings import Settings
 from core.trading.changes import OrderChanges
 from core.trading.dispatch import Dispatcher
+from core.trading.reconciliation import Patience, Reconciler
 from core.trading.settling import Settlement
 from core.trading.submission import OrderEntrance
 from tests.engines import House, new_databases
@@ -45,6 +46,30 @@ class FrozenQuotes:
         self.asked.set()
         await self.thawed.wait()
         return {}
+
+
+class StillVenue:
+    """A venue that holds one position and nothing else."""
+
+    async def view(self, _account: TradingAccount, _since_ms: int) -> VenueView:
+        position = VenuePosition(
+            ticket="1",
+            tag="",
+            symbol=SYMBOL,
+            side=Side.BUY,
+            volume=Decimal("0.1"),
+            price_open=Decimal("1.1"),
+            at_ms=1_790_000_000_000,
+        )
+        money = Decimal(10_000)
+        return VenueView(
+            at_ms=1_790_000_000_000,
+            balance=money,
+            equity=money,
+            margin=Decimal(0),
+            margin_free=money,
+            positions=(position,),
+        )
 
 
 @dataclass
@@ -98,6 +123,18 @@ class Desk:
             volume=Decimal("0.1"),
             price=Decimal("1.05"),
         )
+
+    async def reconcile(self) -> bool:
+        (account,) = [one for one in await self.hub["order_ledger"].accounts() if one.tenant == self.tenant]
+        reconciler = Reconciler(
+            ledger=self.hub["order_ledger"],
+            settlement=self.settlement,
+            venues={account.venue: StillVenue()},  # type: ignore[dict-item]
+            quotes=self.quotes or self.hub["latest_quotes"],
+            patience=Patience(sending_s=1.0, absent_s=1.0),
+            new_id=lambda: str(ULID()),
+        )
+        return await reconciler.reconcile(account)
 
     async def submit(self) -> OrderEntry:
         async with self.work() as work:
@@ -160,7 +197,10 @@ async def desk(settings: Settings) -> AsyncIterator[Desk]:
             await connection.execute(
                 "insert into sources (name, tenant, token_hash) values ($1, $1, $2)", tenant, "0" * 64
             )
-        yield Desk(hub, tenant)
+        desk = Desk(hub, tenant)
+        # Orders wait for a venue that has not been seen.
+        assert await desk.reconcile()
+        yield desk
 
 
 async def test_a_switch_between_an_order_and_a_sending_makes_no_circle(desk: Desk) -> None:
@@ -206,6 +246,18 @@ async def test_a_switch_does_not_wait_for_quotes_that_do_not_come(desk: Desk, do
     else:
         with pytest.raises(Denied, match="TRADING_HALTED"):
             await asking
+
+
+async def test_an_account_does_not_wait_for_quotes_while_it_is_compared(desk: Desk) -> None:
+    """An order waits for its account, and a switch for the order."""
+    desk.quotes = FrozenQuotes()
+    comparing = asyncio.ensure_future(desk.reconcile())
+    async with asyncio.timeout(WAITING_S_MAX):
+        await desk.quotes.asked.wait()
+        async with desk.work() as work:
+            await desk.locks_the_account_at_once(work)
+    desk.quotes.thawed.set()
+    assert await comparing
 
 
 async def test_an_order_that_waits_is_not_sent_in_a_halted_state(desk: Desk) -> None:
