@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
-from core.errors.exceptions import Unavailable
+from core.errors.exceptions import Invalid, Unavailable
 from core.messages import wire
 from core.messages.terminal_orders import (
     TerminalCommand,
@@ -154,7 +154,12 @@ class OrderRelay:
         refusal = self._refusal(command)
         if refusal is None:
             desk = self._desks[command.source]
-            body = encode_command(msgspec.structs.replace(command, reply_to=""))
+            try:
+                body = encode_command(msgspec.structs.replace(command, reply_to=""))
+            except Invalid as e:
+                # Written out in full it is longer than it came.
+                self._answer(command.reply_to, encode_reply(refused(command.id, e.code, e.public)), "refused")
+                return
             desk.pending[command.id] = _Pending(command.reply_to, self._clock.monotonic_s())
             if desk.taker.send_order(wire.encode_body(FrameType.ORDER, body)):
                 metrics.BRIDGE_ORDER_COMMANDS.labels("passed_on").inc()

@@ -46,6 +46,7 @@ class OrderDesk:
         self._orders: deque[tuple[TerminalCommand, Answer]] = deque()
         self._views: deque[tuple[TerminalCommand, Answer]] = deque()
         self._arrived = asyncio.Event()
+        self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -61,6 +62,9 @@ class OrderDesk:
             answer(
                 encode_reply(refused(command.id, "ORDERS_DISABLED", "this connector carries out no orders"))
             )
+            return
+        if self._closing:
+            answer(encode_reply(refused(command.id, "SHUTTING_DOWN", "the connector stops")))
             return
         if len(self._orders) + len(self._views) >= QUEUE_MAX:
             answer(encode_reply(refused(command.id, "TERMINAL_BUSY", "the connector has too much to do")))
@@ -83,9 +87,12 @@ class OrderDesk:
                 self._idle.set()
 
     async def finish(self) -> None:
-        """Return when what is being carried out is done; what waits is not begun."""
-        self._orders.clear()
-        self._views.clear()
+        """Return when what is being carried out is done; what waits is refused, as is what still comes."""
+        self._closing = True
+        for waiting in (self._orders, self._views):
+            while waiting:
+                command, answer = waiting.popleft()
+                answer(encode_reply(refused(command.id, "SHUTTING_DOWN", "the connector stops")))
         await self._idle.wait()
 
     async def _reply(self, command: TerminalCommand) -> bytes:
@@ -101,6 +108,10 @@ class OrderDesk:
         except TickgateError as e:
             # Raised only before the terminal is asked to change anything.
             reply = refused(command.id, e.code, e.public)
+        except Exception:
+            # The door of this command: one that breaks something here must not end the reading of ticks.
+            log.exception("order_command.defect", command=command.id)
+            reply = unknown(command.id, "DEFECT", "something in the connector is broken")
         self._log(command, reply, started_s)
         return self._encoded(reply)
 

@@ -82,7 +82,7 @@ def send_requests(order: Order, facts: Facts, deviation_points: int) -> Sequence
     if order.is_passive:
         request |= _resting(order, facts)
     else:
-        request["price"] = facts.quote.ask if order.side is Side.BUY else facts.quote.bid
+        request["price"] = _market(order.side, facts.quote)
         request["deviation"] = deviation_points
         request["type_time"] = int(TypeTime.GTC)
     request |= _levels(order.stop_loss, order.take_profit, facts.symbol)
@@ -192,11 +192,18 @@ def _time(order: Order, symbol: SymbolInfo) -> TypeTime:
     return wanted
 
 
+def _market(side: Side, quote: Quote) -> float:
+    price = quote.ask if side is Side.BUY else quote.bid
+    if price <= 0:
+        raise Invalid("there is no quote to trade at", code="NO_QUOTES")
+    return price
+
+
 def _require_volume(volume: Decimal, symbol: SymbolInfo) -> None:
     least, most, step = (
         Decimal(str(value)) for value in (symbol.volume_min, symbol.volume_max, symbol.volume_step)
     )
-    if step and volume % step:
+    if not volume.is_finite() or (step and volume % step):
         raise Invalid(f"{volume:f} lots are no multiple of {step:f}", code="VOLUME_STEP")
     if volume <= 0 or volume < least or (most and volume > most):
         raise Invalid(f"{volume:f} lots are not from {least:f} to {most:f}", code="VOLUME_RANGE")
@@ -229,7 +236,7 @@ def _price(price: Decimal, symbol: SymbolInfo) -> float:
     step = (
         Decimal(str(symbol.trade_tick_size)) if symbol.trade_tick_size else Decimal(1).scaleb(-symbol.digits)
     )
-    if price <= 0 or price % step:
+    if not price.is_finite() or price <= 0 or price % step:
         raise Invalid(f"{price:f} is no price of {symbol.name}, whose step is {step:f}", code="PRICE_STEP")
     return float(price)
 

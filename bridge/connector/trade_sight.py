@@ -32,8 +32,10 @@ class Sight:
 
     async def facts(self, symbol: str) -> Facts:
         """Return what an order in `symbol` meets. Raises: Unavailable."""
-        account, info, quote, positions = await self._ask(
+        account, _, info, quote, positions = await self._ask(
             Call(name="account_info"),
+            # A symbol nobody watches has no quotes.
+            Call(name="symbol_select", arguments=[symbol, True]),
             Call(name="symbol_info", arguments=[symbol]),
             Call(name="symbol_info_tick", arguments=[symbol]),
             Call(name="positions_get", named={"symbol": symbol}),

@@ -375,3 +375,32 @@ async def test_a_connector_that_carries_out_no_orders_says_so(tmp_path):
     replies = []
     desk.take(encode_command(make_command()), replies.append)
     assert decode_reply(replies[0]).code == "ORDERS_DISABLED"
+
+
+async def test_a_connector_that_stops_finishes_one_order_and_refuses_the_others(tmp_path):
+    async with opened(tmp_path, faulty(delay=1.0, delay_ms=400)) as desk:
+        await desk.view()
+        first, second = make_command(), make_command()
+        asking = [asyncio.create_task(desk.ask(command)) for command in (first, second)]
+        async with asyncio.timeout(10):
+            while await desk.journal.find(first.id) is None:
+                await asyncio.sleep(0.01)
+        await desk.desk.finish()
+        late = await desk.ask(make_command())
+        done, refused = await asyncio.gather(*asking)
+        assert done.report.state is _S.FILLED
+        assert {refused.code, late.code} == {"SHUTTING_DOWN"}
+        assert desk.executions(second.order.id) == 0
+
+
+async def test_a_command_that_breaks_something_is_unknown_and_the_next_is_carried_out(tmp_path, monkeypatch):
+    async with opened(tmp_path) as desk:
+
+        def broken(*_):
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patched:
+            patched.setattr("bridge.connector.trading.send_requests", broken)
+            reply = await desk.ask(make_command())
+        assert (reply.outcome, reply.code) == (Outcome.UNKNOWN, "DEFECT")
+        assert (await desk.report(make_command())).state is _S.FILLED

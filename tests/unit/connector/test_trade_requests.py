@@ -1,5 +1,6 @@
 """An order becomes the request that means it, or none."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -159,7 +160,14 @@ def test_a_resting_order_is_not_for_at_once(wanted: TimeInForce) -> None:
 
 @pytest.mark.parametrize(
     ("volume", "code"),
-    [("0.105", "VOLUME_STEP"), ("0.001", "VOLUME_STEP"), ("50.01", "VOLUME_RANGE"), ("0", "VOLUME_RANGE")],
+    [
+        ("NaN", "VOLUME_STEP"),
+        ("Infinity", "VOLUME_STEP"),
+        ("0.105", "VOLUME_STEP"),
+        ("0.001", "VOLUME_STEP"),
+        ("50.01", "VOLUME_RANGE"),
+        ("0", "VOLUME_RANGE"),
+    ],
 )
 def test_a_volume_that_does_not_fit_is_refused_and_not_rounded(volume: str, code: str) -> None:
     assert refusal(order(volume=Decimal(volume)), facts()) == code
@@ -170,6 +178,16 @@ def test_a_volume_that_fits_is_sent_as_it_is(lots: int) -> None:
     volume = Decimal(lots) / 100
     request = send_requests(order(volume=volume), facts(), 20)[0]
     assert Decimal(str(request["volume"])) == volume
+
+
+@pytest.mark.parametrize("price", ["NaN", "Infinity", "0", "-1"])
+def test_what_is_no_price_is_refused(price: str) -> None:
+    assert refusal(order(type=OrderType.LIMIT, price=Decimal(price)), facts()) == "PRICE_STEP"
+
+
+def test_without_a_quote_there_is_nothing_to_trade_at() -> None:
+    silent = replace(facts(), quote=msgspec.structs.replace(QUOTE, ask=0.0))
+    assert refusal(order(), silent) == "NO_QUOTES"
 
 
 def test_exactly_at_the_smallest_and_the_largest_volume_is_allowed() -> None:
