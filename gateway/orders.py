@@ -19,7 +19,7 @@ from core.messages.orders import (
     StandingQuestion,
     order_fields,
 )
-from core.model.ledger import OrderEntry
+from core.model.ledger import Command, OrderEntry
 from core.model.orders import Order, OrderState, OrderType
 from core.model.venues import OrderChange
 from core.telemetry.tracing import current_traceparent
@@ -66,7 +66,7 @@ async def submit(call: Call) -> Response:
         response.headers["Location"] = f"/v1/orders/{order.id}"
         await work.answer(stored(response))
     if entry.state is OrderState.QUEUED:
-        _hint(call, order.id)
+        _hint(call, order.id, Command.SEND)
     return response
 
 
@@ -189,13 +189,16 @@ def _meant(order: Order, wish: CancelWish) -> bool:
     return all(value is None or getattr(order, name) == value for name, value in wanted.items())
 
 
-def _hint(call: Call, order_id: str) -> None:
+def _hint(call: Call, order_id: str, command: Command | None = None) -> None:
     """Tell a worker at once; if nobody hears it, the outbox is looked into soon."""
 
     async def tell() -> None:
         try:
             await call.services.queue.ask(
-                "orders.dispatch", OrderHint(order=order_id), tenant=call.caller.tenant, timeout_ms=0
+                "orders.dispatch",
+                OrderHint(order=order_id, command=command),
+                tenant=call.caller.tenant,
+                timeout_ms=0,
             )
         except TickgateError as e:
             log.debug("order.hint_lost", order=order_id, error=str(e))

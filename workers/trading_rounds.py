@@ -6,7 +6,7 @@ compare at a time. Nothing is sent for an account before it has been matched wit
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -15,6 +15,7 @@ import structlog
 from core.errors.exceptions import TickgateError
 from core.infrastructure import error_handler
 from core.infrastructure.central_hub import Hub
+from core.model.ledger import OutboxRow
 from core.model.venues import TradingAccount
 from core.ports.orders import OrderLedger
 from core.settings import Settings, TradingSettings
@@ -27,6 +28,8 @@ from workers.orders import dispatcher_of, reconciler_of
 log = structlog.get_logger(__name__)
 
 OUTBOX_ROWS_MAX: Final = 64
+SWEEPS_MAX: Final = 16
+"""A sweep that found as much as it may take looks again at once, so often."""
 OUTBOX_LEASE_S: Final = 20.0
 """Longer than a venue may take, so that nobody else is given what is being done."""
 AT_ONCE_MAX: Final = 16
@@ -89,10 +92,14 @@ class TradingRounds:
 
     async def sweep(self) -> None:
         """Do what the outbox still holds."""
-        rows = await self._ledger.due(OUTBOX_ROWS_MAX, OUTBOX_LEASE_S)
-        async with asyncio.TaskGroup() as group:
-            for row in rows:
-                group.create_task(self._guarded(partial(self._dispatcher.handle, row), "outbox"))
+        rows: Sequence[OutboxRow] = ()
+        for turn in range(SWEEPS_MAX):
+            if turn and len(rows) < OUTBOX_ROWS_MAX:
+                return
+            rows = await self._ledger.due(OUTBOX_ROWS_MAX, OUTBOX_LEASE_S)
+            async with asyncio.TaskGroup() as group:
+                for row in rows:
+                    group.create_task(self._guarded(partial(self._dispatcher.handle, row), "outbox"))
 
     async def advance(self) -> None:
         """Let paper accounts meet the newest quotes; where none waits for one, look less often."""

@@ -7,7 +7,7 @@ import msgspec
 
 from core.messages.message import Message
 from core.messages.records import PAGE_DEFAULT, PageLimit
-from core.model.ledger import Fill, Holding, OrderEntry, OrderEvent, Standing
+from core.model.ledger import Command, Fill, Holding, OrderEntry, OrderEvent, Standing
 from core.model.orders import OrderState
 from core.model.records import RecordId
 
@@ -25,9 +25,13 @@ CURSOR_LENGTH_MAX: Final = 256
 
 
 class OrderHint(Message, frozen=True, kw_only=True):
-    """There is something to be done about an order. Whoever misses it comes to know from the outbox."""
+    """There is something to be done about an order. Whoever misses it comes to know from the outbox.
+
+    command: what it is, where that is known; the outbox knows it in any case.
+    """
 
     order: OrderId
+    command: Command | None = None
 
 
 class OrderQuestion(Message, frozen=True, kw_only=True):

@@ -14,12 +14,12 @@ from core.adapters.postgres.order_rows import (
     ms,
     standing_of,
 )
-from core.adapters.postgres.record_tables import Table, described
+from core.adapters.postgres.record_tables import Table, described, quoted
 from core.adapters.postgres.work import PostgresWork
 from core.errors.exceptions import NotFound
 from core.model.ledger import DeskFacts, Listing, OrderEntry, Standing
 from core.model.orders import Order
-from core.model.records import RecordKind
+from core.model.records import Instrument, RecordKind
 from core.model.risk import Exposure
 from core.model.venues import TradingAccount
 
@@ -31,15 +31,14 @@ WORKING: Final = (
 )
 
 _LISTING: Final = (
-    f"select {ACCOUNT}, exists(select from sources s where s.tenant = a.tenant and s.name = a.source) as reachable"
-    " from accounts a where a.tenant = $1 and a.id = $2"
-)
-_INSTRUMENTS: Final = (
-    "with asked as (select base_currency, profit_currency, margin_currency from instruments"
-    " where tenant = $1 and symbol = $2)"
-    f" select {INSTRUMENTS.columns} from instruments i where tenant = $1 and (symbol = $2 or exists(select from asked"
-    " where asked.profit_currency <> $3 and ((i.base_currency, i.profit_currency) = (asked.profit_currency, $3)"
-    " or (i.base_currency, i.profit_currency) = ($3, asked.profit_currency)))) order by id limit 16"
+    # One statement: each is a round trip. Without an instrument its columns are null.
+    f"select {ACCOUNT}, exists(select from sources s where s.tenant = a.tenant and s.name = a.source) as reachable,"
+    f" {', '.join(f'i.{quoted(name)}' for name in INSTRUMENTS.fields)} from accounts a left join lateral"
+    " (select * from instruments i where i.tenant = a.tenant and (i.symbol = $3 or exists(select from instruments asked"
+    " where asked.tenant = a.tenant and asked.symbol = $3 and asked.profit_currency <> a.currency"
+    " and ((i.base_currency, i.profit_currency) = (asked.profit_currency, a.currency)"
+    " or (i.base_currency, i.profit_currency) = (a.currency, asked.profit_currency))))"
+    " order by i.id limit 16) i on true where a.tenant = $1 and a.id = $2 order by i.id"
 )
 _LOCK: Final = (
     f"select {ACCOUNT}, {BOOK} from accounts a join account_books b on b.tenant = a.tenant and b.account = a.id"
@@ -88,14 +87,18 @@ class PostgresOrderDesk:
     """The `OrderDesk` port on PostgreSQL."""
 
     async def listing(self, work: PostgresWork, account: str, symbol: str) -> Listing:
-        row = await work.connection.fetchrow(_LISTING, work.tenant, account)
-        if row is None:
+        rows = await work.connection.fetch(_LISTING, work.tenant, account, symbol)
+        if not rows:
             raise NotFound(f"there is no account {account!r}", code="ACCOUNT_NOT_FOUND")
-        found = await work.connection.fetch(_INSTRUMENTS, work.tenant, symbol, row["currency"])
+        row = rows[0]
         return Listing(
             account=account_of(row) if row["venue"] != "none" else None,
             reachable=row["reachable"],
-            instruments=tuple(INSTRUMENTS.record(one).body for one in found),
+            instruments=tuple(
+                Instrument(**{name: one[name] for name in INSTRUMENTS.fields})
+                for one in rows
+                if one["symbol"] is not None
+            ),
         )
 
     async def facts(

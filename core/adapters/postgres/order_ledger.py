@@ -39,6 +39,17 @@ _EVENT: Final = (
     "insert into order_events (tenant, order_id, seq, old_state, new_state, what, detail, traceparent)"
     " values ($1, $2, $3, $4, $5, $6, $7, $8)"
 )
+_MOVE: Final = (
+    f"with moved as (update orders set {{assigned}} where tenant = $1 and id = $2 and version = $3 returning {ENTRY}),"
+    " counted as (update account_books b set moves = moves + 1 from moved"
+    " where b.tenant = moved.tenant and b.account = moved.account),"
+    " told as (insert into order_events (tenant, order_id, seq, old_state, new_state, what, detail, traceparent)"
+    " select tenant, id, version, $4::text, $5::text, $6::text, $7::jsonb, $8::text from moved) select * from moved"
+)
+_LOCK_OF: Final = (
+    "select from account_books b join orders o on o.tenant = b.tenant and o.account = b.account"
+    " where o.tenant = $1 and o.id = $2 for update of b"
+)
 _DUE: Final = (
     "update order_outbox o set due_at = clock_timestamp() + make_interval(secs => $2), tries = tries + 1"
     " from (select id from order_outbox where due_at <= clock_timestamp() order by due_at limit $1"
@@ -78,15 +89,12 @@ class PostgresOrderLedger(PostgresOrderDesk):
 
     async def locked(self, work: PostgresWork, order_id: str) -> OrderEntry:
         # The account's lock first, as everybody does, then the order as it is under it.
-        account = await work.connection.fetchval(
-            "select account from orders where tenant = $1 and id = $2", work.tenant, order_id
-        )
-        if account is None:
-            raise not_found(order_id)
-        await self.lock_account(work, account)
+        await work.connection.execute(_LOCK_OF, work.tenant, order_id)
         row = await work.connection.fetchrow(
             f"select {ENTRY} from orders where tenant = $1 and id = $2 for update", work.tenant, order_id
         )
+        if row is None:
+            raise not_found(order_id)
         return entry_of(row)
 
     async def move(
@@ -106,25 +114,23 @@ class PostgresOrderLedger(PostgresOrderDesk):
                 detail=entry.order.id,
             )
         names, values = _assignments(changes)
-        places = [f"{name} = ${number}" for number, name in enumerate(names, 5)]
+        places = [f"{name} = ${number}" for number, name in enumerate(names, 9)]
         assigned = ", ".join(
-            ["state = $4", "version = version + 1", "updated_at = clock_timestamp()", *places]
+            ["state = $5", "version = version + 1", "updated_at = clock_timestamp()", *places]
         )
         key = (work.tenant, entry.order.id, entry.version)
         row = await work.connection.fetchrow(
-            f"with moved as (update orders set {assigned} where tenant = $1 and id = $2 and version = $3"
-            f" returning {ENTRY}), counted as (update account_books b set moves = moves + 1 from moved"
-            " where b.tenant = moved.tenant and b.account = moved.account) select * from moved",
+            _MOVE.format(assigned=assigned),
             *key,
+            entry.state,
             state,
+            what,
+            json_of(dict(detail or {})),
+            current_traceparent() or "",
             *values,
         )
         if row is None:
             raise Defect("an order was changed beside its lock", code="ORDER_VERSION", detail=entry.order.id)
-        event = (entry.version + 1, entry.state, state, what, json_of(dict(detail or {})))
-        await work.connection.execute(
-            _EVENT, work.tenant, entry.order.id, *event, current_traceparent() or ""
-        )
         return entry_of(row)
 
     async def put(

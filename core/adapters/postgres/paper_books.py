@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -14,6 +14,14 @@ from core.model.ledger import Listing
 from core.model.venues import Deal, TradingAccount, VenueOrder
 from core.settings import Settings
 from core.trading.paper.venue import PaperVenue
+
+_KEEP: Final = (
+    "with kept as (update paper_books set book = $3, busy = $4 where tenant = $1 and account = $2),"
+    " dealt as (insert into paper_deals (tenant, account, at_ms, deal) select $1, $2, d.at_ms, d.deal"
+    " from unnest($5::bigint[], $6::jsonb[]) with ordinality as d (at_ms, deal, place) order by d.place)"
+    " insert into paper_orders_ended (tenant, account, at_ms, ended) select $1, $2, e.at_ms, e.ended"
+    " from unnest($7::bigint[], $8::jsonb[]) with ordinality as e (at_ms, ended, place) order by e.place"
+)
 
 
 class PostgresPaperBook:
@@ -30,27 +38,17 @@ class PostgresPaperBook:
     async def keep(
         self, text: bytes, *, busy: bool, deals: Sequence[Deal], ended: Sequence[VenueOrder]
     ) -> None:
-        key = (self._work.tenant, self._account)
         await self._work.connection.execute(
-            "update paper_books set book = $3, busy = $4 where tenant = $1 and account = $2",
-            *key,
+            _KEEP,
+            self._work.tenant,
+            self._account,
             text.decode(),
             busy,
+            [deal.at_ms for deal in deals],
+            [json_of(deal) for deal in deals],
+            [one.at_ms for one in ended],
+            [json_of(one) for one in ended],
         )
-        for deal in deals:
-            await self._work.connection.execute(
-                "insert into paper_deals (tenant, account, at_ms, deal) values ($1, $2, $3, $4)",
-                *key,
-                deal.at_ms,
-                json_of(deal),
-            )
-        for one in ended:
-            await self._work.connection.execute(
-                "insert into paper_orders_ended (tenant, account, at_ms, ended) values ($1, $2, $3, $4)",
-                *key,
-                one.at_ms,
-                json_of(one),
-            )
 
     async def happened(self, since_ms: int) -> tuple[Sequence[Deal], Sequence[VenueOrder]]:
         key = (self._work.tenant, self._account, since_ms)

@@ -9,6 +9,8 @@ otherwise, and only PostgreSQL's search for deadlocks, a second later, lets the 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import asyncpg
+
 from core.adapters.postgres.risk_rows import NEWEST_LIMITS, limit_set_of
 from core.adapters.postgres.work import PostgresWork
 from core.errors.exceptions import Corrupt
@@ -27,14 +29,21 @@ _COVERS: Final = (
     "(scope in ('global', 'tenant') or scope = 'account' and target = $2"
     " or scope = 'strategy' and target = $3)"
 )
-_SWITCHES: Final = (
-    "select distinct scope, target from kill_switches where tenant in ($1, '') and released_at is null"
-    f" and {_COVERS} order by scope, target"
+_STOPS: Final = (
+    "select distinct null::text as state, scope, target, null::bigint as version, null::jsonb as limits,"
+    " null::text as author, null::timestamptz as set_at from kill_switches where tenant in ($1, '')"
+    f" and released_at is null and {_COVERS}"
+    " union all select state, scope, target, null, null, null, null from trading_states where tenant = $1"
+    f" and {_COVERS}"
 )
-_STATES: Final = f"select scope, target, state from trading_states where tenant = $1 and {_COVERS}"
+"""One statement, because each is a round trip under the order's locks. A switch has no state."""
 _LIMITS: Final = NEWEST_LIMITS.format(
     where="and (scope = 'tenant' or scope = 'account' and target = $2 or scope = 'strategy' and target = $3"
     " or scope = 'symbol' and target = $4)"
+)
+_RULES: Final = (
+    f"{_STOPS} union all select 'LIMITS', scope, target, version, limits, author, set_at from ({_LIMITS}) l"
+    " order by scope, target"
 )
 
 
@@ -42,35 +51,46 @@ class PostgresRiskBook:
     """The `RiskBook` port on PostgreSQL."""
 
     async def hold(self, work: PostgresWork) -> None:
-        await work.connection.execute(SHARE, work.tenant)
+        if not work.holds_risk:
+            await work.connection.execute(SHARE, work.tenant)
+            work.holds_risk = True
 
     async def rules(self, work: PostgresWork, *, account: str, strategy: str, symbol: str) -> RiskRules:
-        halts, states = await self._stops(work, account, strategy)
-        rows = await work.connection.fetch(_LIMITS, work.tenant, account, strategy, symbol)
+        await self.hold(work)
+        # Behind the locks, in a statement of its own: it sees whatever was set before they were had.
+        rows = await work.connection.fetch(_RULES, work.tenant, account, strategy, symbol)
+        halts, states = _stops(row for row in rows if row["version"] is None)
         try:
-            limits = merged(map(limit_set_of, rows))
+            limits = merged(limit_set_of(row) for row in rows if row["version"] is not None)
         except ValueError as e:
             raise Corrupt("risk limits cannot be read", code="RISK_LIMITS_UNREADABLE", detail=str(e)) from e
         return RiskRules(limits=limits, state=_worst(state for _, state in states), halts=halts)
 
     async def halted(self, work: PostgresWork, *, account: str, strategy: str) -> tuple[str, ...]:
-        halts, states = await self._stops(work, account, strategy)
+        await self.hold(work)
+        rows = await work.connection.fetch(f"{_STOPS} order by scope, target", work.tenant, account, strategy)
+        halts, states = _stops(rows)
         return (*halts, *(name for name, state in states if state is TradingState.HALTED))
 
-    async def _stops(
-        self, work: PostgresWork, account: str, strategy: str
-    ) -> tuple[tuple[str, ...], Sequence[tuple[str, TradingState]]]:
-        """Return the names of the switches that hold, and the states that are set, by name."""
-        await self.hold(work)
-        switches = await work.connection.fetch(_SWITCHES, work.tenant, account, strategy)
-        rows = await work.connection.fetch(_STATES, work.tenant, account, strategy)
+
+def _stops(
+    rows: Iterable[asyncpg.Record],
+) -> tuple[tuple[str, ...], Sequence[tuple[str, TradingState]]]:
+    """Return the names of the switches that hold, and the states that are set, by name."""
+    halts: list[str] = []
+    states: list[tuple[str, TradingState]] = []
+    for row in rows:
+        name = _name(row["scope"], row["target"])
+        if row["state"] is None:
+            halts.append(name)
+            continue
         try:
-            states = [(_name(row["scope"], row["target"]), TradingState(row["state"])) for row in rows]
+            states.append((name, TradingState(row["state"])))
         except ValueError as e:
             raise Corrupt(
                 "a trading state cannot be read", code="RISK_STATE_UNREADABLE", detail=str(e)
             ) from e
-        return tuple(_name(row["scope"], row["target"]) for row in switches), states
+    return tuple(halts), states
 
 
 def _worst(states: Iterable[TradingState]) -> TradingState:

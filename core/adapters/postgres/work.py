@@ -9,11 +9,12 @@ from core.adapters.postgres.pool import Postgres
 
 
 class PostgresWork:
-    """connection: inside a transaction in the tenant's role."""
+    """connection: inside a transaction in the tenant's role. holds_risk: whether it holds changes of risk off."""
 
     def __init__(self, tenant: str, connection: asyncpg.Connection) -> None:
         self.tenant = tenant
         self.connection = connection
+        self.holds_risk = False
 
 
 @asynccontextmanager
