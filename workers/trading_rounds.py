@@ -23,6 +23,7 @@ from core.trading.dispatch import Dispatcher
 from core.trading.enforcement import Enforcer
 from core.trading.reconciliation import Reconciler
 from core.trading.settling import Settlement
+from core.trading.stopping import LossStops
 from workers.orders import dispatcher_of, reconciler_of
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class TradingRounds:
         dispatcher: Dispatcher,
         reconciler: Reconciler,
         enforcer: Enforcer,
+        stops: LossStops,
         advance: Callable[[], Awaitable[int]],
         settings: TradingSettings,
     ) -> None:
@@ -56,6 +58,7 @@ class TradingRounds:
         self._dispatcher = dispatcher
         self._reconciler = reconciler
         self._enforcer = enforcer
+        self._stops = stops
         self._advance = advance
         self._settings = settings
         self._matching: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -113,7 +116,8 @@ class TradingRounds:
     async def _match(self, key: tuple[str, str], account: TradingAccount) -> None:
         try:
             async with self._places:
-                await self._reconciler.reconcile(account)
+                if await self._reconciler.reconcile(account):
+                    await self._stops.look(account)
         except TickgateError as e:
             if key not in self._away:
                 self._away.add(key)
@@ -163,6 +167,7 @@ def rounds(hub: Hub, settings: Settings) -> TradingRounds:
         dispatcher=dispatcher_of(hub, settings),
         reconciler=reconciler_of(hub, settings),
         enforcer=Enforcer(ledger=hub["order_ledger"], risk=hub["risk_book"], settlement=settlement),
+        stops=LossStops(ledger=hub["order_ledger"], risk=hub["risk_book"], audit=hub["audit"]),
         advance=hub["paper_venue"].advance_all,
         settings=settings.trading,
     )

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.engines import House
-from tests.trading_floors import Floor, running_floor
+from tests.engines import House, wait_for
+from tests.trading_floors import ASK, BID, Floor, running_floor
 
 EFFECTIVE_S_MAX = 1.0
 
@@ -95,6 +95,26 @@ def test_a_limit_that_makes_no_sense_is_refused(floor: Floor) -> None:
     assert answer.status_code == 400
     unknown = floor.http.put("/v1/risk-limits/tenant/-", json={"courage_max": 1}, headers={"If-Match": "*"})
     assert unknown.status_code == 400
+
+
+def test_losses_halt_an_account_until_somebody_lets_it_go_on(floor: Floor) -> None:
+    limits = "/v1/risk-limits/account/hedged"
+    assert floor.http.put(limits, json={"daily_loss_max": "5"}, headers={"If-Match": "*"}).status_code == 200
+    held = floor.ended(floor.submit(account="hedged", volume="1")["id"])
+    assert held["state"] == "FILLED"
+    floor.quote(BID - 0.001, ASK - 0.001)
+
+    def halted() -> bool:
+        states = floor.http.get("/v1/trading-states").json()["items"]
+        return any((one["target"], one["state"]) == ("hedged", "HALTED") for one in states)
+
+    wait_for(halted, "the account being halted")
+    assert "TRADING_HALTED" in codes(floor.submit(account="hedged", volume="0.02"))
+    wide = floor.http.put(limits, json={"daily_loss_max": "100000"}, headers={"If-Match": "*"})
+    assert wide.status_code == 200
+    state = {"state": "ACTIVE", "reason": "looked into it"}
+    assert floor.http.put("/v1/trading-states/account/hedged", json=state).status_code == 200
+    assert floor.submit(account="hedged", volume="0.03")["state"] == "QUEUED"
 
 
 def test_the_operator_halts_everybody_at_once(floor: Floor) -> None:
