@@ -31,14 +31,14 @@ class LossStops:
         stop = await self._judged(account)
         if stop is None:
             return None
+        codes: list[AuditValue] = list(stop.codes)
+        facts: dict[str, AuditValue] = {"state": str(stop.state), "codes": codes, "reason": stop.reason}
+        event = AuditEvent(type="risk.state", actor=AUTHOR, account=account.id, facts=facts)
         # A transaction of its own: what sets a state must not have read one first, or two would wait for each other.
         async with self.ledger.work(account.tenant) as work:
             await self.risk.set_state(
                 work, SwitchScope.ACCOUNT, account.id, stop.state, reason=stop.reason, author=AUTHOR
             )
-            codes: list[AuditValue] = list(stop.codes)
-        facts: dict[str, AuditValue] = {"state": str(stop.state), "codes": codes, "reason": stop.reason}
-            event = AuditEvent(type="risk.state", actor=AUTHOR, account=account.id, facts=facts)
             await self.audit.append(work, event)
         log.error("account.halted", account=account.id, codes=stop.codes, reason=stop.reason)
         return stop
