@@ -1,0 +1,289 @@
+"""How long an order takes to its 202, to its venue and to its fill: `python -m tests.benchmarks.orders`.
+
+Beside it, turn about in the same run, the floor: the statements our adapters send for one submission, in one bare
+transaction (`rig/order_floor.py`). Then what one trading worker does with a backlog, and the risk checks alone.
+"""
+
+import argparse
+import asyncio
+import secrets
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import httpx
+import msgspec
+
+from core.adapters.postgres.pool import connect
+from core.settings import Settings
+from core.trading.risk import assess
+from tests import gateways
+from tests.benchmarks.rig.load import UNLIMITED
+from tests.benchmarks.rig.order_floor import TENANT, played, record
+from tests.engines import bring_forward, free_port, running_house, wait_for
+from tests.gateways import FrontDoor, Process
+from tests.trading_floors import SYMBOL, account, keep_records, put_quote
+
+ROUNDS: Final = 3
+BURST_S: Final = 2.0
+FLOOR_S: Final = 0.8
+"""Shorter than the second after which the worker would look for what the floor has left to be sent."""
+CONNECTIONS: Final = (1, 16)
+ACCOUNTS: Final = tuple(f"b{number:02}" for number in range(16))
+BACKLOG: Final = 400
+QUOTE_S: Final = 1.0
+ASSESSED: Final = 20_000
+SYNC_MS: Final = 5_000
+LIMITS: Final = {
+    "submits_per_minute_max": 1_000_000,
+    "duplicate_window_ms": 0,
+    "position_max": "100000",
+    "notional_max": "1000000000",
+    "account_notional_max": "1000000000",
+    "margin_share_max": "1",
+}
+
+
+@dataclass
+class Times:
+    """In ms. answered: request to 202; sent, filled: request to the moment the ledger says so."""
+
+    answered: list[float] = field(default_factory=list)
+    sent: list[float] = field(default_factory=list)
+    filled: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
+
+
+class Link:
+    """One connection to the gateway that waits for each answer: a socket and as little else as possible."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: str) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._token = token
+
+    async def submit(self, name: str, side: str) -> str:
+        """Submit a market order and return its id."""
+        order = {"account": name, "symbol": SYMBOL, "side": side, "type": "market", "volume": "0.01"}
+        body = msgspec.json.encode({**order, "valid_for_ms": 60_000})
+        head = (
+            f"POST /v1/orders HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self._token}\r\n"
+            f"Content-Type: application/json\r\nIdempotency-Key: {secrets.token_hex(16)}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        self._writer.write(head.encode() + body)
+        answer = await self._reader.readuntil(b"\r\n\r\n")
+        lines = answer.decode().lower().split("\r\n")
+        length = next(int(line.split(":")[1]) for line in lines if line.startswith("content-length"))
+        told = msgspec.json.decode(await self._reader.readexactly(length))
+        assert told.get("state") == "QUEUED", told
+        return str(told["id"])
+
+
+@contextmanager
+def open_floor(root: Path) -> Iterator[tuple[FrontDoor, Process]]:
+    """Run gateway, database worker and trading worker as in production, with accounts of two tenants."""
+    with running_house(root / "house") as house:
+        asyncio.run(bring_forward(house.settings))
+        door = gateways.build(root / "door", house)
+        environment = {**door.gateway.environment, **UNLIMITED, "TICKGATE_LIMITS_WRITE": "1000000000/minute"}
+        environment["TICKGATE_TRADING_SYNC_INTERVAL_MS"] = str(SYNC_MS)
+        door.gateway.environment, door.worker.environment = environment, environment
+        health = {"TICKGATE_WORKER_HEALTH_PORT": str(free_port())}
+        trading = Process(["workers", "trading"], {**environment, **health}, root / "trading.log")
+        with gateways.running(door, []):
+            for tenant, source in (("demo", "demo"), (TENANT, "rival")):
+                accounts = {
+                    name: account(source=source, opening_balance="1000000000", login=number + 1)
+                    for number, name in enumerate(ACCOUNTS)
+                }
+                asyncio.run(keep_records(door.settings, tenant, accounts))
+            for client in ("demo", TENANT):
+                with door.signed_in(client) as http:
+                    answer = http.put("/v1/risk-limits/tenant/-", json=LIMITS, headers={"If-Match": "*"})
+                    assert answer.status_code < 300, answer.text
+            start(door, trading)
+            try:
+                yield door, trading
+            finally:
+                trading.stop()
+
+
+def start(door: FrontDoor, trading: Process) -> None:
+    asyncio.run(quote(door.settings))
+    trading.start()
+    port = trading.environment["TICKGATE_WORKER_HEALTH_PORT"]
+
+    def ready() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    wait_for(lambda: trading.check() or ready(), "the trading worker being ready")
+
+
+async def quote(settings: Settings) -> None:
+    for source in ("demo", "rival"):
+        await put_quote(settings, source=source)
+
+
+async def quoting(settings: Settings) -> None:
+    while True:
+        await quote(settings)
+        await asyncio.sleep(QUOTE_S)
+
+
+Submitted = tuple[str, float, float]
+"""An order's id, when it was asked for (epoch ms), and how long its 202 took (ms)."""
+
+
+async def submitted(
+    door: FrontDoor, token: str, connections: int, *, until_s: float, most: int
+) -> list[Submitted]:
+    """Submit over so many connections, each waiting for its answer."""
+    links = []
+    for _ in range(connections):
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.settings.gateway.port)
+        links.append((Link(reader, writer, token), writer))
+    done: list[Submitted] = []
+    end = time.perf_counter() + until_s
+
+    async def go(link: Link, turn: int) -> None:
+        while time.perf_counter() < end and len(done) < most:
+            at_ms, began = time.time() * 1_000, time.perf_counter()
+            side = "buy" if turn // len(ACCOUNTS) % 2 else "sell"
+            order = await link.submit(ACCOUNTS[turn % len(ACCOUNTS)], side)
+            done.append((order, at_ms, (time.perf_counter() - began) * 1_000))
+            turn += connections if connections > 1 else 1
+
+    await asyncio.gather(*(go(link, number) for number, (link, _) in enumerate(links)))
+    for _, writer in links:
+        writer.close()
+    return done
+
+
+async def moments(settings: Settings, orders: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Wait until the orders are filled, and return when (epoch ms) each came to each state."""
+    link = await connect(settings.postgres, "tickgate-bench")
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            rows = await link.fetch(
+                "select order_id, new_state, extract(epoch from at)::float8 * 1000 as at_ms from order_events"
+                " where order_id = any($1)",
+                list(orders),
+            )
+            found: dict[str, dict[str, float]] = {}
+            for row in rows:
+                found.setdefault(row["order_id"], {})[row["new_state"]] = row["at_ms"]
+            if all("FILLED" in found.get(order, {}) for order in orders):
+                return found
+            left = [found.get(order, {}) for order in orders if "FILLED" not in found.get(order, {})]
+            assert time.monotonic() < deadline, f"{len(left)} are not filled: {left[:3]}"
+            await asyncio.sleep(0.1)
+    finally:
+        await link.close()
+
+
+async def burst(door: FrontDoor, token: str, connections: int, times: Times, burst_s: float) -> None:
+    done = await submitted(door, token, connections, until_s=burst_s, most=1_000_000)
+    came = await moments(door.settings, [order for order, _, _ in done])
+    for order, at_ms, took_ms in done:
+        times.answered.append(took_ms)
+        times.sent.append(came[order]["SENDING"] - at_ms)
+        times.filled.append(came[order]["FILLED"] - at_ms)
+
+
+async def latencies(door: FrontDoor, token: str, rounds: int, burst_s: float) -> dict[int, Times]:
+    found = {connections: Times() for connections in CONNECTIONS}
+    quotes = asyncio.create_task(quoting(door.settings))
+    try:
+        recorded = await record(msgspec.structs.replace(door.settings, postgres=one_link(door)), ACCOUNTS[0])
+        print(
+            f"one submission: {recorded.sent} messages to PostgreSQL and back; the floor's transaction "
+            f"{len(recorded.statements) + 2}",
+            flush=True,
+        )
+        for _ in range(rounds):
+            for connections, times in found.items():
+                times.bare += await played(door.settings, recorded, ACCOUNTS, connections, FLOOR_S)
+                await burst(door, token, connections, times, burst_s)
+    finally:
+        quotes.cancel()
+    return found
+
+
+def one_link(door: FrontDoor) -> object:
+    return msgspec.structs.replace(door.settings.postgres, connections_max=1)
+
+
+def show(found: dict[int, Times]) -> None:
+    print("\n| ms, p50 / p99 | bare transaction | 202 | of bare | SENDING | FILLED | of bare | orders/s |")
+    print("|---|---|---|---|---|---|---|---|")
+    for connections, times in found.items():
+        bare = statistics.median(times.bare)
+        cells = [
+            two(times.bare),
+            two(times.answered),
+            f"{statistics.median(times.answered) / bare:.2f} x",
+            two(times.sent),
+            two(times.filled),
+            f"{statistics.median(times.filled) / bare:.2f} x",
+            f"{connections * 1_000 / statistics.mean(times.answered):.0f}",
+        ]
+        print(f"| {connections} connection{'s' * (connections > 1)} | {' | '.join(cells)} |", flush=True)
+
+
+def two(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.1f} / {statistics.quantiles(values, n=100)[98]:.1f}"
+
+
+def backlog(door: FrontDoor, trading: Process, token: str) -> None:
+    """Let orders wait while nobody sends them, then let one worker."""
+    trading.stop()
+    asyncio.run(quote(door.settings))
+    done = asyncio.run(submitted(door, token, 16, until_s=60, most=BACKLOG))
+    start(door, trading)
+    came = asyncio.run(moments(door.settings, [order for order, _, _ in done])).values()
+    took_s = (max(one["FILLED"] for one in came) - min(one["SENDING"] for one in came)) / 1_000
+    print(
+        f"\none trading worker, a backlog of {len(done)}: {len(done) / took_s:.0f} orders/s sent and filled"
+    )
+
+
+def risk() -> None:
+    # Imported here: it brings pytest along.
+    from tests.unit.trading.test_risk import FACTS, LIMITS, ORDER
+
+    assert not assess(ORDER, FACTS, LIMITS)
+    best = 0.0
+    for _ in range(3):
+        began = time.process_time()
+        for _ in range(ASSESSED):
+            assess(ORDER, FACTS, LIMITS)
+        best = max(best, ASSESSED / (time.process_time() - began))
+    print(f"risk checks on one core: {best:,.0f} orders/s, all fourteen")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--burst", type=float, default=BURST_S)
+    asked, _ = parser.parse_known_args()
+    risk()
+    with tempfile.TemporaryDirectory(prefix="tickgate-bench-") as root:
+        Path(root).chmod(0o711)
+        with open_floor(Path(root)) as (door, trading):
+            token = door.token("demo")
+            show(asyncio.run(latencies(door, token, asked.rounds, asked.burst)))
+            backlog(door, trading, token)
+
+
+if __name__ == "__main__":
+    main()
