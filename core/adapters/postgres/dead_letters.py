@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -63,7 +63,7 @@ class PostgresDeadLetters:
         self, letter_id: str, tenant: str | None, put: Callable[[DeadLetter], Awaitable[str]]
     ) -> DeadLetter:
         _require_id(letter_id)
-        async with self._as(tenant) as connection, connection.transaction():
+        async with self._as(tenant) as connection:
             # Held until the job is in its queue: a second replay waits here, and is then told.
             row = await connection.fetchrow(
                 f"select {_COLUMNS} from dead_letters where id = $1 and ($2::text is null or tenant = $2) for update",
@@ -90,8 +90,15 @@ class PostgresDeadLetters:
             )
         return len(rows)
 
-    def _as(self, tenant: str | None) -> AbstractAsyncContextManager[asyncpg.Connection]:
-        return self._postgres.acquire() if tenant is None else self._postgres.of_tenant(tenant)
+    @asynccontextmanager
+    async def _as(self, tenant: str | None) -> AsyncIterator[asyncpg.Connection]:
+        """Open a transaction, of a tenant or of the operator."""
+        if tenant is not None:
+            async with self._postgres.of_tenant(tenant) as connection:
+                yield connection
+        else:
+            async with self._postgres.acquire() as connection, connection.transaction():
+                yield connection
 
 
 def _row(letter: DeadLetter) -> tuple[Any, ...]:

@@ -61,7 +61,8 @@ class PostgresIdempotency:
         name, owner = (request.tenant, request.subject, key_hash(request)), uuid.uuid4()
         asked = (*name, request.fingerprint, owner, float(self._lease_s), float(self._kept_s))
         for _ in range(TRIES_MAX):
-            async with self._postgres.of_tenant(request.tenant) as connection:
+            # A claim that a crash loses was of nothing that is kept: its answer is committed later, and waits for both.
+            async with self._postgres.of_tenant(request.tenant, durable=False) as connection:
                 if await connection.fetchval(_CLAIM, *asked):
                     return PostgresClaim(self._postgres, request, owner)
                 row = await connection.fetchrow(_READ, *name)

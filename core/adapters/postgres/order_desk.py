@@ -40,9 +40,11 @@ _LISTING: Final = (
     " or (i.base_currency, i.profit_currency) = (a.currency, asked.profit_currency))))"
     " order by i.id limit 16) i on true where a.tenant = $1 and a.id = $2 order by i.id"
 )
-_LOCK: Final = (
-    f"select {ACCOUNT}, {BOOK} from accounts a join account_books b on b.tenant = a.tenant and b.account = a.id"
-    " where a.tenant = $1 and a.id = $2 for update of b"
+_BOOKS: Final = f"select {ACCOUNT}, {BOOK} from accounts a join account_books b on b.tenant = a.tenant and b.account = a.id"
+_LOCK: Final = f"{_BOOKS} where a.tenant = $1 and a.id = $2 for update of b"
+_LOCK_OF: Final = (
+    f"{_BOOKS} join orders o on o.tenant = a.tenant and o.account = a.id"
+    " where o.tenant = $1 and o.id = $2 for update of b"
 )
 _FACTS: Final = f"""
 with moving as (
@@ -131,6 +133,8 @@ class PostgresOrderDesk:
         )
 
     async def lock_account(self, work: PostgresWork, account: str) -> Standing:
+        if account in work.standings:
+            return work.standings[account]
         row = await work.connection.fetchrow(_LOCK, work.tenant, account)
         if row is None:
             # Its first order.
@@ -143,7 +147,14 @@ class PostgresOrderDesk:
             row = await work.connection.fetchrow(_LOCK, work.tenant, account)
         if row is None:
             raise NotFound(f"there is no account {account!r}", code="ACCOUNT_NOT_FOUND")
-        return standing_of(account_of(row), row)
+        work.standings[account] = standing_of(account_of(row), row)
+        return work.standings[account]
+
+    async def lock_account_of(self, work: PostgresWork, order_id: str) -> None:
+        """Lock an order's account, if there is such an order."""
+        row = await work.connection.fetchrow(_LOCK_OF, work.tenant, order_id)
+        if row is not None:
+            work.standings[row["id"]] = standing_of(account_of(row), row)
 
     async def add(self, work: PostgresWork, entry: OrderEntry) -> OrderEntry:
         detail = {"denials": [denial.code for denial in entry.denials]}

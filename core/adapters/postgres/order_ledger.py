@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -46,10 +47,6 @@ _MOVE: Final = (
     " told as (insert into order_events (tenant, order_id, seq, old_state, new_state, what, detail, traceparent)"
     " select tenant, id, version, $4::text, $5::text, $6::text, $7::jsonb, $8::text from moved) select * from moved"
 )
-_LOCK_OF: Final = (
-    "select from account_books b join orders o on o.tenant = b.tenant and o.account = b.account"
-    " where o.tenant = $1 and o.id = $2 for update of b"
-)
 _DUE: Final = (
     "update order_outbox o set due_at = clock_timestamp() + make_interval(secs => $2), tries = tries + 1"
     " from (select id from order_outbox where due_at <= clock_timestamp() order by due_at limit $1"
@@ -89,7 +86,7 @@ class PostgresOrderLedger(PostgresOrderDesk):
 
     async def locked(self, work: PostgresWork, order_id: str) -> OrderEntry:
         # The account's lock first, as everybody does, then the order as it is under it.
-        await work.connection.execute(_LOCK_OF, work.tenant, order_id)
+        await self.lock_account_of(work, order_id)
         row = await work.connection.fetchrow(
             f"select {ENTRY} from orders where tenant = $1 and id = $2 for update", work.tenant, order_id
         )
@@ -131,6 +128,8 @@ class PostgresOrderLedger(PostgresOrderDesk):
         )
         if row is None:
             raise Defect("an order was changed beside its lock", code="ORDER_VERSION", detail=entry.order.id)
+        if standing := work.standings.get(entry.order.account):
+            work.standings[entry.order.account] = replace(standing, moves=standing.moves + 1)
         return entry_of(row)
 
     async def put(
@@ -254,6 +253,8 @@ class PostgresOrderLedger(PostgresOrderDesk):
             instant(standing.viewed_at_ms),
             instant(standing.reconciled_at_ms),
         )
+        moves = work.standings.get(standing.account.id, standing).moves
+        work.standings[standing.account.id] = replace(standing, moves=moves)
 
     async def note_breaks(self, work: PostgresWork, account: str, breaks: Sequence[Break]) -> None:
         for found in breaks:

@@ -6,15 +6,20 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from core.adapters.postgres.pool import Postgres
+from core.model.ledger import Standing
 
 
 class PostgresWork:
-    """connection: inside a transaction in the tenant's role. holds_risk: whether it holds changes of risk off."""
+    """connection: inside a transaction in the tenant's role. holds_risk: whether it holds changes of risk off.
+
+    standings: of the accounts it has locked, as they are; until the work ends nobody else can change them.
+    """
 
     def __init__(self, tenant: str, connection: asyncpg.Connection) -> None:
         self.tenant = tenant
         self.connection = connection
         self.holds_risk = False
+        self.standings: dict[str, Standing] = {}
 
 
 @asynccontextmanager
