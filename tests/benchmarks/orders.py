@@ -6,7 +6,6 @@ transaction (`rig/order_floor.py`). Then what one trading worker does with a bac
 
 import argparse
 import asyncio
-import secrets
 import statistics
 import tempfile
 import time
@@ -25,16 +24,17 @@ from core.trading.risk import assess
 from tests import gateways
 from tests.benchmarks.rig.load import UNLIMITED
 from tests.benchmarks.rig.order_floor import TENANT, played, record
+from tests.benchmarks.rig.order_links import ACCOUNTS, submitted
+from tests.benchmarks.rig.processes import cpu_s
 from tests.engines import bring_forward, free_port, running_house, wait_for
 from tests.gateways import FrontDoor, Process
-from tests.trading_floors import SYMBOL, account, keep_records, put_quote
+from tests.trading_floors import account, keep_records, put_quote
 
 ROUNDS: Final = 3
 BURST_S: Final = 2.0
 FLOOR_S: Final = 0.8
 """Shorter than the second after which the worker would look for what the floor has left to be sent."""
 CONNECTIONS: Final = (1, 16)
-ACCOUNTS: Final = tuple(f"b{number:02}" for number in range(16))
 BACKLOG: Final = 400
 QUOTE_S: Final = 1.0
 ASSESSED: Final = 20_000
@@ -57,32 +57,6 @@ class Times:
     sent: list[float] = field(default_factory=list)
     filled: list[float] = field(default_factory=list)
     bare: list[float] = field(default_factory=list)
-
-
-class Link:
-    """One connection to the gateway that waits for each answer: a socket and as little else as possible."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: str) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._token = token
-
-    async def submit(self, name: str, side: str) -> str:
-        """Submit a market order and return its id."""
-        order = {"account": name, "symbol": SYMBOL, "side": side, "type": "market", "volume": "0.01"}
-        body = msgspec.json.encode({**order, "valid_for_ms": 60_000})
-        head = (
-            f"POST /v1/orders HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self._token}\r\n"
-            f"Content-Type: application/json\r\nIdempotency-Key: {secrets.token_hex(16)}\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        self._writer.write(head.encode() + body)
-        answer = await self._reader.readuntil(b"\r\n\r\n")
-        lines = answer.decode().lower().split("\r\n")
-        length = next(int(line.split(":")[1]) for line in lines if line.startswith("content-length"))
-        told = msgspec.json.decode(await self._reader.readexactly(length))
-        assert told.get("state") == "QUEUED", told
-        return str(told["id"])
 
 
 @contextmanager
@@ -137,35 +111,6 @@ async def quoting(settings: Settings) -> None:
     while True:
         await quote(settings)
         await asyncio.sleep(QUOTE_S)
-
-
-Submitted = tuple[str, float, float]
-"""An order's id, when it was asked for (epoch ms), and how long its 202 took (ms)."""
-
-
-async def submitted(
-    door: FrontDoor, token: str, connections: int, *, until_s: float, most: int
-) -> list[Submitted]:
-    """Submit over so many connections, each waiting for its answer."""
-    links = []
-    for _ in range(connections):
-        reader, writer = await asyncio.open_connection("127.0.0.1", door.settings.gateway.port)
-        links.append((Link(reader, writer, token), writer))
-    done: list[Submitted] = []
-    end = time.perf_counter() + until_s
-
-    async def go(link: Link, turn: int) -> None:
-        while time.perf_counter() < end and len(done) < most:
-            at_ms, began = time.time() * 1_000, time.perf_counter()
-            side = "buy" if turn // len(ACCOUNTS) % 2 else "sell"
-            order = await link.submit(ACCOUNTS[turn % len(ACCOUNTS)], side)
-            done.append((order, at_ms, (time.perf_counter() - began) * 1_000))
-            turn += connections if connections > 1 else 1
-
-    await asyncio.gather(*(go(link, number) for number, (link, _) in enumerate(links)))
-    for _, writer in links:
-        writer.close()
-    return done
 
 
 async def moments(settings: Settings, orders: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -248,12 +193,21 @@ def backlog(door: FrontDoor, trading: Process, token: str) -> None:
     """Let orders wait while nobody sends them, then let one worker."""
     trading.stop()
     asyncio.run(quote(door.settings))
+    alone = asyncio.run(submitted(door, token, 1, until_s=10, most=BACKLOG // 4))
+    used_s = cpu_s(door.gateway.pid)
     done = asyncio.run(submitted(door, token, 16, until_s=60, most=BACKLOG))
+    gateway_s = cpu_s(door.gateway.pid) - used_s
+    print("\nwhile no worker sends, 202 in ms, p50 / p99")
+    print(f"  {two([ms for _, _, ms in alone])} at 1 connection, {two([ms for _, _, ms in done])} at 16")
+    print(f"  CPU of the gateway for an order: {gateway_s * 1_000 / len(done):.1f} ms")
+    done += alone
     start(door, trading)
     came = asyncio.run(moments(door.settings, [order for order, _, _ in done])).values()
     took_s = (max(one["FILLED"] for one in came) - min(one["SENDING"] for one in came)) / 1_000
+    print(f"one trading worker, a backlog of {len(done)}")
+    print(f"  {len(done) / took_s:.0f} orders/s sent and filled")
     print(
-        f"\none trading worker, a backlog of {len(done)}: {len(done) / took_s:.0f} orders/s sent and filled"
+        f"  CPU of the worker for an order, its start included: {cpu_s(trading.pid) * 1_000 / len(done):.1f} ms"
     )
 
 

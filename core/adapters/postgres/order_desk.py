@@ -40,7 +40,10 @@ _LISTING: Final = (
     " or (i.base_currency, i.profit_currency) = (a.currency, asked.profit_currency))))"
     " order by i.id limit 16) i on true where a.tenant = $1 and a.id = $2 order by i.id"
 )
-_BOOKS: Final = f"select {ACCOUNT}, {BOOK} from accounts a join account_books b on b.tenant = a.tenant and b.account = a.id"
+_BOOKS: Final = (
+    f"select {ACCOUNT}, {BOOK} from accounts a"
+    " join account_books b on b.tenant = a.tenant and b.account = a.id"
+)
 _LOCK: Final = f"{_BOOKS} where a.tenant = $1 and a.id = $2 for update of b"
 _LOCK_OF: Final = (
     f"{_BOOKS} join orders o on o.tenant = a.tenant and o.account = a.id"

@@ -5,7 +5,6 @@ of its own made anew each time. What is left out is what lies around them: HTTP,
 """
 
 import asyncio
-import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -26,8 +25,6 @@ from tests.trading_floors import SYMBOL
 TENANT: Final = "rival"
 """Nobody else writes its audit trail meanwhile."""
 ANSWER_BYTES: Final = 1_200
-_BOUNDARY: Final = re.compile(r"\s*(begin|commit|rollback)\s*;?\s*$", re.IGNORECASE)
-_RESET: Final = "pg_advisory_unlock_all"
 
 Statement = tuple[str, tuple[Any, ...]]
 
@@ -46,11 +43,13 @@ def order_for(account: str) -> Order:
 
 
 class Recorded:
-    """One submission as it was sent. statements: in their order; sent: how many there were, boundaries and all."""
+    """One submission as it was sent. opening: of its transaction; sent: how many messages it took, commits and all."""
 
-    def __init__(self, statements: Sequence[Statement], sent: int, order: str, account: str) -> None:
-        self.statements = statements
-        self.sent = sent
+    def __init__(self, said: Sequence[Statement], order: str, account: str) -> None:
+        # It was two transactions, one that claims the key and one that does the rest; now it is one.
+        self._opening = next(text for text, _ in reversed(said) if "set_config" in text)
+        self.statements = [one for one in said if "set_config" not in one[0] and one[0] != "commit"]
+        self.sent = len(said)
         self._order = order
         self._account = account
 
@@ -58,7 +57,7 @@ class Recorded:
         """Do the same for another order of `account`."""
         order, key, seq = str(ULID()), secrets.token_bytes(32), 0
         fresh: dict[Any, Any] = {self._order: order, self._account: account}
-        await connection.execute("begin")
+        await connection.execute(self._opening)
         for text, args in self.statements:
             values = [
                 key
@@ -99,8 +98,7 @@ async def record(settings: Settings, account: str) -> Recorded:
             connection.add_query_logger(write_down)
         order = order_for(account)
         await _submit(hub, entrance, order)
-    kept = [(text, args) for text, args in said if not _BOUNDARY.match(text) and _RESET not in text]
-    return Recorded(_once(kept), len(said), order.id, account)
+    return Recorded(said, order.id, account)
 
 
 async def _submit(hub: Any, entrance: OrderEntrance, order: Order) -> None:
@@ -115,16 +113,6 @@ async def _submit(hub: Any, entrance: OrderEntrance, order: Order) -> None:
             status=202, headers={"content-type": "application/json"}, body=b"x" * ANSWER_BYTES
         )
         await work.answer(answer)
-
-
-def _once(statements: Sequence[Statement]) -> list[Statement]:
-    """Leave out what is said anew only because it was two transactions."""
-    kept: list[Statement] = []
-    for text, args in statements:
-        if "set_config" in text and any("set_config" in one for one, _ in kept):
-            continue
-        kept.append((re.sub(r"^begin;\s*", "", text), args))
-    return kept
 
 
 async def played(
