@@ -235,6 +235,7 @@ class WorkerSettings(Section, frozen=True):
 class TradingSettings(Section, frozen=True):
     """send_timeout_s: a venue's time to answer; absent_s: how long it must not have seen an order before that counts as
     proof. sync_interval_ms: between two looks at an account. market_valid_for_ms: a market order is not sent later.
+    paper_*: how orders meet quotes on paper, docs/trading.md; paper_lots_per_quote: 0 for any volume.
     """
 
     send_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=15)] = 10.0
@@ -242,6 +243,11 @@ class TradingSettings(Section, frozen=True):
     sweep_interval_ms: Positive = 250
     sync_interval_ms: Positive = 1_000
     market_valid_for_ms: Positive = 5_000
+    paper_seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    paper_slippage_ticks: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    paper_latency_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 0
+    paper_lots_per_quote: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    paper_quote_age_ms_max: Positive = 60_000
 
 
 class AuditSettings(Section, frozen=True):

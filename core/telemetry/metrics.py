@@ -147,6 +147,12 @@ REVOCATIONS_CONFIRMED: Final = Gauge(
 EXPORTS_RUNNING: Final = Gauge(
     "tickgate_exports_running", "Exports this process reads or sends now", registry=REGISTRY
 )
+ORDERS_MOVED: Final = Counter(
+    "tickgate_orders_moved_total",
+    "Moves of orders by the trading worker, by new state",
+    ["state"],
+    registry=REGISTRY,
+)
 AUDIT_BROKEN: Final = Counter(
     "tickgate_audit_broken_total", "Times a stream of the audit trail was found broken", registry=REGISTRY
 )

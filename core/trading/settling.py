@@ -14,6 +14,7 @@ from core.model.venues import Deal, VenueReport
 from core.ports.access import Work
 from core.ports.audit import AuditTrail
 from core.ports.orders import OrderLedger
+from core.telemetry import metrics
 from core.telemetry.tracing import current_traceparent
 from core.trading.positions import applied
 
@@ -54,6 +55,7 @@ class Settlement:
             trace=current_traceparent() or entry.traceparent,
         )
         await self.audit.append(work, event)
+        metrics.ORDERS_MOVED.labels(state).inc()
         return moved
 
     async def settle(self, work: Work, entry: OrderEntry, report: VenueReport, *, what: str) -> OrderEntry:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,7 @@ from core.adapters.postgres.work import PostgresWork
 from core.model.ledger import Listing
 from core.model.venues import Deal, TradingAccount, VenueOrder
 from core.settings import Settings
+from core.trading.paper.book import PaperModels
 from core.trading.paper.venue import PaperVenue
 
 _KEEP: Final = (
@@ -98,5 +100,14 @@ class PostgresPaperBooks:
 
 
 @asynccontextmanager
-async def open_paper_venue(_settings: Settings, services: Mapping[str, Any]) -> AsyncIterator[PaperVenue]:
-    yield PaperVenue(books=PostgresPaperBooks(services["postgres"]), quotes=services["latest_quotes"])
+async def open_paper_venue(settings: Settings, services: Mapping[str, Any]) -> AsyncIterator[PaperVenue]:
+    trading = settings.trading
+    models = PaperModels(
+        seed=trading.paper_seed,
+        slippage_ticks=trading.paper_slippage_ticks,
+        latency_ms=trading.paper_latency_ms,
+        lots_per_quote=Decimal(str(trading.paper_lots_per_quote)) if trading.paper_lots_per_quote else None,
+        quote_age_ms_max=trading.paper_quote_age_ms_max,
+    )
+    books = PostgresPaperBooks(services["postgres"])
+    yield PaperVenue(books=books, quotes=services["latest_quotes"], models=models)

@@ -17,6 +17,8 @@ from core.trading.paper.book import Floor, Happened, PaperBook, PaperModels, Pap
 
 DAY_MS: Final = 86_400_000
 NOTHING: Final = Decimal(0)
+CENT: Final = Decimal("0.01")
+"""What a venue books is rounded; an average price may have no end."""
 _AT_ONCE: Final = frozenset({TimeInForce.IOC, TimeInForce.FOK})
 
 
@@ -188,7 +190,7 @@ class _Meeting:
     def _close(self, held: PaperPosition, volume: Decimal, price: Decimal) -> Decimal:
         """Take `volume` out of a position and return what that realises."""
         size = self.floor.terms[held.symbol].contract_size * self.floor.rates[held.symbol]
-        profit = (price - held.price_open) * held.side.sign * volume * size
+        profit = ((price - held.price_open) * held.side.sign * volume * size).quantize(CENT)
         self.book.balance += profit
         held.volume -= volume
         if not held.volume:
