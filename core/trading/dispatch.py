@@ -74,12 +74,13 @@ class Dispatcher:
             tracing.start(entry.traceparent)
             standing = await self.ledger.lock_account(work, entry.order.account)
             now_ms = await self.ledger.now_ms(work)
-            waits = entry.state is _S.QUEUED and not late(entry, now_ms) and not seen_lately(standing, now_ms)
-            if waits or not await self.ledger.done(work, order_id, Command.SEND):
+            if entry.state is not _S.QUEUED or await self._kept_back(work, entry, now_ms):
+                await self.ledger.done(work, order_id, Command.SEND)
+                return None
+            if not seen_lately(standing, now_ms):
                 # Nothing is sent before the account has been matched with its venue; until then it stays to be done.
                 return None
-            if entry.state is not _S.QUEUED or await self._kept_back(work, entry, now_ms):
-                return None
+            await self.ledger.done(work, order_id, Command.SEND)
             entry = await self.settlement.move(
                 work, entry, _S.SENDING, what="order.sending", sent_at_ms=now_ms, absent_since_ms=None
             )

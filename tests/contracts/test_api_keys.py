@@ -176,7 +176,7 @@ def beyond(ours: httpx.Client) -> dict[str, str]:
 def test_every_route_is_shut_to_keys_that_do_not_allow_it(
     door: FrontDoor, beyond: dict[str, str], endpoint: Endpoint
 ) -> None:
-    path = f"{door.url}{endpoint.path.format(id='0', name='0')}"
+    path = f"{door.url}{endpoint.path.format(id='0', name='0', scope='0')}"
     for secret, status, code in (
         (beyond[str(endpoint.access)], 403, "INSUFFICIENT_SCOPE"),
         (beyond["revoked"], 401, "INVALID_KEY"),

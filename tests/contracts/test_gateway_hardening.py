@@ -85,9 +85,10 @@ def test_every_answer_of_every_route_carries_the_headers(
     with door.client() as stranger:
         for caller in (stranger, known):
             for one in (method, "TRACE", "OPTIONS"):
-                answer = caller.request(one, path)
-                assert answer.status_code < 500
-                assert_hardened(answer)
+                # Only its head: some answers have no end.
+                with caller.stream(one, path) as answer:
+                    assert answer.status_code < 500
+                    assert_hardened(answer)
         assert_hardened(known.request(method, path, headers={"Host": "evil.example"}))
         assert_hardened(known.request(method, path, content=b"x" * 1_000_000))
 

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core.infrastructure.config_manager import write_settings_file
 from core.settings import WorkerSettings
-from tests.engines import PASSWORD, House, free_port, wait_for
+from tests.engines import PASSWORD, House, free_port, new_databases, wait_for
 
 IDLE_S = 5.0
 IDLE_CPU_MAX = 0.02
@@ -47,12 +47,14 @@ class Workers:
 
 
 @pytest.fixture(scope="module")
-def workers(queue_house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+def workers(queue_house: House, house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     ports = {queue: free_port() for queue in ("trading", "chain")}
     settings = tmp_path_factory.mktemp("workers") / "settings.json"
     redis = {"port": queue_house.settings.redis.port, "password": PASSWORD}
     worker = {f"{queue}_port": port for queue, port in ports.items()}
-    write_settings_file(settings, {"redis": redis, "worker": worker})
+    ledger = new_databases(house).postgres
+    postgres = {"port": ledger.port, "database": ledger.database, "password": PASSWORD}
+    write_settings_file(settings, {"redis": redis, "postgres": postgres, "worker": worker})
     processes = {
         queue: subprocess.Popen(
             [sys.executable, "-m", "workers", queue],
