@@ -104,6 +104,17 @@ def test_a_name_that_is_taken_is_refused(http: httpx.Client, name: str) -> None:
     assert (refused.status_code, refused.json()["code"]) == (409, "RECORD_EXISTS")
 
 
+def test_a_terminal_holds_one_account(http: httpx.Client, name: str) -> None:
+    at_terminal = {**wish(RecordKind.ACCOUNTS), "venue": "mt5", "source": f"s-{name}"}
+    assert post(http, RecordKind.ACCOUNTS, {**at_terminal, "id": name}).status_code == 201
+    second = post(http, RecordKind.ACCOUNTS, {**at_terminal, "id": f"{name}-2"})
+    assert (second.status_code, second.json()["code"]) == (409, "TERMINAL_TAKEN")
+    elsewhere = post(http, RecordKind.ACCOUNTS, {**at_terminal, "id": f"{name}-2", "source": f"t-{name}"})
+    path = elsewhere.headers["location"]
+    moved = http.put(path, json=at_terminal, headers={"If-Match": "*"})
+    assert (moved.status_code, moved.json()["code"]) == (409, "TERMINAL_TAKEN")
+
+
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 @pytest.mark.parametrize(
     ("given", "status", "code"),

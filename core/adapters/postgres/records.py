@@ -1,7 +1,7 @@
 """Records in tables of their own, a column for each field of the body."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import asyncpg
@@ -29,7 +29,8 @@ class PostgresRecords:
     ) -> Record[Any]:
         table = self._tables[kind]
         async with self._postgres.of_tenant(tenant) as connection:
-            row = await connection.fetchrow(table.insert, tenant, record_id, version, *table.values(body))
+            with _terminal_of_one():
+                row = await connection.fetchrow(table.insert, tenant, record_id, version, *table.values(body))
             if row is None:
                 row = await connection.fetchrow(table.select, tenant, record_id)
         if row is None or row["version"] != version:
@@ -57,9 +58,10 @@ class PostgresRecords:
     ) -> Record[Any]:
         table = self._tables[kind]
         async with self._postgres.of_tenant(tenant) as connection:
-            row = await connection.fetchrow(
-                table.update, tenant, record_id, version, expected, *table.values(body)
-            )
+            with _terminal_of_one():
+                row = await connection.fetchrow(
+                    table.update, tenant, record_id, version, expected, *table.values(body)
+                )
             if row is None:
                 row = _found(await connection.fetchrow(table.select, tenant, record_id), record_id)
         if row["version"] != version:
@@ -76,6 +78,15 @@ class PostgresRecords:
             if gone is None:
                 _found(await connection.fetchrow(table.select, tenant, record_id), record_id)
                 raise _mismatch(record_id)
+
+
+@contextmanager
+def _terminal_of_one() -> Iterator[None]:
+    """Records have one constraint beside their name: a terminal holds one account."""
+    try:
+        yield
+    except asyncpg.UniqueViolationError as e:
+        raise Conflict("another account is at this terminal", code="TERMINAL_TAKEN") from e
 
 
 def _found(row: asyncpg.Record | None, record_id: str) -> asyncpg.Record:

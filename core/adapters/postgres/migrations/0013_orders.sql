@@ -5,6 +5,9 @@ alter table accounts
     add column source text not null default '',
     add column opening_balance decimal_text not null default '100000';
 
+-- Two accounts at one terminal would each take the other's orders for somebody else's.
+create unique index accounts_at_terminal on accounts (tenant, source) where venue = 'mt5';
+
 -- How an account stands, as its venue last said. Its row is what everybody who changes the account's orders locks first.
 create table account_books (
     tenant text not null,
