@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class AuditTrail(Protocol):
     """Written in the same transaction as what it tells of: both are there, or neither."""
 
-    async def append(self, work: Work, event: AuditEvent) -> int:
-        """Write an event down behind the last of its stream; return its seq. Raises: Unavailable."""
+    async def append(self, work: Work, event: AuditEvent) -> None:
+        """Have an event written behind the last of its stream when the work ends. Raises: Unavailable, then."""
 
     async def events(self, tenant: str, *, after: int, limit: int, order: str = "") -> Sequence[AuditEntry]:
         """Return a tenant's events behind the seq `after`, in their order. order: only those of this order.

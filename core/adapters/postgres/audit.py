@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -30,26 +31,25 @@ class PostgresAuditTrail:
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
-    async def append(self, work: PostgresWork, event: AuditEvent) -> int:
+    async def append(self, work: PostgresWork, event: AuditEvent) -> None:
+        # Whoever has the trail's end keeps all orders of the tenant waiting until the commit: so last of all.
+        work.untold.append(event)
+        work.tell = partial(self._tell, work)
+
+    async def _tell(self, work: PostgresWork) -> None:
         head = await work.connection.fetchrow(_HEAD, work.tenant)
         if head is None:
             await work.connection.execute(
                 "insert into audit_heads (tenant) values ($1) on conflict do nothing", work.tenant
             )
             head = await work.connection.fetchrow(_HEAD, work.tenant)
-        seq = head["seq"] + 1
-        written = canonical(_fields(event, head["at_ns"]))
-        await work.connection.execute(
-            _APPEND,
-            work.tenant,
-            seq,
-            event.type,
-            event.account,
-            event.order,
-            written,
-            chained(work.tenant, seq, head["hash"], written),
-        )
-        return int(seq)
+        seq, last = head["seq"], head["hash"]
+        for event in work.untold:
+            seq += 1
+            written = canonical(_fields(event, head["at_ns"]))
+            last = chained(work.tenant, seq, last, written)
+            place = (event.type, event.account, event.order)
+            await work.connection.execute(_APPEND, work.tenant, seq, *place, written, last)
 
     async def events(self, tenant: str, *, after: int, limit: int, order: str = "") -> Sequence[AuditEntry]:
         of_order = " and order_id = $4" if order else ""

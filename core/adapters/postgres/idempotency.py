@@ -119,6 +119,7 @@ class PostgresClaim:
             yield work
             if not work.answered:
                 raise Defect("a request's work ended without its answer", code="WORK_WITHOUT_ANSWER")
+            await work.end()
         self._answered = True
 
     async def complete(self, answer: StoredAnswer) -> None:

@@ -1,18 +1,20 @@
 """The `Work` port: an open transaction of one tenant, so that several adapters can write what belongs together."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
 
 from core.adapters.postgres.pool import Postgres
+from core.model.audit import AuditEvent
 from core.model.ledger import Standing
 
 
 class PostgresWork:
     """connection: inside a transaction in the tenant's role. holds_risk: whether it holds changes of risk off.
 
-    standings: of the accounts it has locked, as they are; until the work ends nobody else can change them.
+    standings: of the accounts it has locked, as they are; until the work ends nobody else can change them. untold:
+    what `tell` writes to the audit trail right before it commits.
     """
 
     def __init__(self, tenant: str, connection: asyncpg.Connection) -> None:
@@ -20,17 +22,28 @@ class PostgresWork:
         self.connection = connection
         self.holds_risk = False
         self.standings: dict[str, Standing] = {}
+        self.untold: list[AuditEvent] = []
+        self.tell: Callable[[], Awaitable[None]] | None = None
+
+    async def end(self) -> None:
+        """Write what was left for the end. Whoever opens a work ends it, or it is not committed."""
+        if self.tell is not None:
+            await self.tell()
 
 
 @asynccontextmanager
 async def work_of(postgres: Postgres, tenant: str) -> AsyncIterator[PostgresWork]:
     """Open a transaction for `tenant`; it commits when left without an error. Raises as `of_tenant` does."""
     async with postgres.of_tenant(tenant) as connection:
-        yield PostgresWork(tenant, connection)
+        work = PostgresWork(tenant, connection)
+        yield work
+        await work.end()
 
 
 @asynccontextmanager
 async def operators_work(postgres: Postgres) -> AsyncIterator[PostgresWork]:
     """Open a transaction for what belongs to no tenant but to the house; row-level security does not apply to it."""
     async with postgres.acquire() as connection, connection.transaction():
-        yield PostgresWork("", connection)
+        work = PostgresWork("", connection)
+        yield work
+        await work.end()
