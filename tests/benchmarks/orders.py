@@ -18,13 +18,12 @@ from typing import Final
 import httpx
 import msgspec
 
-from core.adapters.postgres.pool import connect
 from core.settings import Settings
 from core.trading.risk import assess
 from tests import gateways
 from tests.benchmarks.rig.load import UNLIMITED
 from tests.benchmarks.rig.order_floor import TENANT, played, record
-from tests.benchmarks.rig.order_links import ACCOUNTS, submitted
+from tests.benchmarks.rig.order_links import ACCOUNTS, moments, submitted
 from tests.benchmarks.rig.processes import cpu_s
 from tests.engines import bring_forward, free_port, running_house, wait_for
 from tests.gateways import FrontDoor, Process
@@ -34,7 +33,6 @@ ROUNDS: Final = 3
 BURST_S: Final = 2.0
 FLOOR_S: Final = 0.8
 """Shorter than the second after which the worker would look for what the floor has left to be sent."""
-CONNECTIONS: Final = (1, 16)
 BACKLOG: Final = 400
 QUOTE_S: Final = 1.0
 ASSESSED: Final = 20_000
@@ -47,6 +45,22 @@ LIMITS: Final = {
     "account_notional_max": "1000000000",
     "margin_share_max": "1",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """pause_s: between two orders of a connection; the floor makes none."""
+
+    name: str
+    connections: int
+    pause_s: float = 0.0
+
+
+LOADS: Final = (
+    Load(name="1 connection, an order at a time", connections=1, pause_s=0.05),
+    Load(name="1 connection, back to back", connections=1),
+    Load(name="16 connections, back to back", connections=16),
+)
 
 
 @dataclass
@@ -113,31 +127,10 @@ async def quoting(settings: Settings) -> None:
         await asyncio.sleep(QUOTE_S)
 
 
-async def moments(settings: Settings, orders: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Wait until the orders are filled, and return when (epoch ms) each came to each state."""
-    link = await connect(settings.postgres, "tickgate-bench")
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            rows = await link.fetch(
-                "select order_id, new_state, extract(epoch from at)::float8 * 1000 as at_ms from order_events"
-                " where order_id = any($1)",
-                list(orders),
-            )
-            found: dict[str, dict[str, float]] = {}
-            for row in rows:
-                found.setdefault(row["order_id"], {})[row["new_state"]] = row["at_ms"]
-            if all("FILLED" in found.get(order, {}) for order in orders):
-                return found
-            left = [found.get(order, {}) for order in orders if "FILLED" not in found.get(order, {})]
-            assert time.monotonic() < deadline, f"{len(left)} are not filled: {left[:3]}"
-            await asyncio.sleep(0.1)
-    finally:
-        await link.close()
-
-
-async def burst(door: FrontDoor, token: str, connections: int, times: Times, burst_s: float) -> None:
-    done = await submitted(door, token, connections, until_s=burst_s, most=1_000_000)
+async def burst(door: FrontDoor, token: str, load: Load, times: Times, burst_s: float) -> None:
+    done = await submitted(
+        door, token, load.connections, until_s=burst_s, most=1_000_000, pause_s=load.pause_s
+    )
     came = await moments(door.settings, [order for order, _, _ in done])
     for order, at_ms, took_ms in done:
         times.answered.append(took_ms)
@@ -145,8 +138,8 @@ async def burst(door: FrontDoor, token: str, connections: int, times: Times, bur
         times.filled.append(came[order]["FILLED"] - at_ms)
 
 
-async def latencies(door: FrontDoor, token: str, rounds: int, burst_s: float) -> dict[int, Times]:
-    found = {connections: Times() for connections in CONNECTIONS}
+async def latencies(door: FrontDoor, token: str, rounds: int, burst_s: float) -> dict[str, Times]:
+    found = {load.name: Times() for load in LOADS}
     quotes = asyncio.create_task(quoting(door.settings))
     try:
         recorded = await record(msgspec.structs.replace(door.settings, postgres=one_link(door)), ACCOUNTS[0])
@@ -156,9 +149,10 @@ async def latencies(door: FrontDoor, token: str, rounds: int, burst_s: float) ->
             flush=True,
         )
         for _ in range(rounds):
-            for connections, times in found.items():
-                times.bare += await played(door.settings, recorded, ACCOUNTS, connections, FLOOR_S)
-                await burst(door, token, connections, times, burst_s)
+            for load in LOADS:
+                times = found[load.name]
+                times.bare += await played(door.settings, recorded, ACCOUNTS, load.connections, FLOOR_S)
+                await burst(door, token, load, times, burst_s)
     finally:
         quotes.cancel()
     return found
@@ -168,10 +162,10 @@ def one_link(door: FrontDoor) -> object:
     return msgspec.structs.replace(door.settings.postgres, connections_max=1)
 
 
-def show(found: dict[int, Times]) -> None:
+def show(found: dict[str, Times]) -> None:
     print("\n| ms, p50 / p99 | bare transaction | 202 | of bare | SENDING | FILLED | of bare | orders/s |")
     print("|---|---|---|---|---|---|---|---|")
-    for connections, times in found.items():
+    for load, times in zip(LOADS, found.values(), strict=True):
         bare = statistics.median(times.bare)
         cells = [
             two(times.bare),
@@ -180,9 +174,9 @@ def show(found: dict[int, Times]) -> None:
             two(times.sent),
             two(times.filled),
             f"{statistics.median(times.filled) / bare:.2f} x",
-            f"{connections * 1_000 / statistics.mean(times.answered):.0f}",
+            "" if load.pause_s else f"{load.connections * 1_000 / statistics.mean(times.answered):.0f}",
         ]
-        print(f"| {connections} connection{'s' * (connections > 1)} | {' | '.join(cells)} |", flush=True)
+        print(f"| {load.name} | {' | '.join(cells)} |", flush=True)
 
 
 def two(values: Sequence[float]) -> str:

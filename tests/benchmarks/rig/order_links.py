@@ -3,10 +3,13 @@
 import asyncio
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
+from core.adapters.postgres.pool import connect
+from core.settings import Settings
 from tests.gateways import FrontDoor
 from tests.trading_floors import SYMBOL
 
@@ -44,7 +47,7 @@ Submitted = tuple[str, float, float]
 
 
 async def submitted(
-    door: FrontDoor, token: str, connections: int, *, until_s: float, most: int
+    door: FrontDoor, token: str, connections: int, *, until_s: float, most: int, pause_s: float = 0.0
 ) -> list[Submitted]:
     """Submit over so many connections, each waiting for its answer."""
     links = []
@@ -60,9 +63,33 @@ async def submitted(
             side = "buy" if turn // len(ACCOUNTS) % 2 else "sell"
             order = await link.submit(ACCOUNTS[turn % len(ACCOUNTS)], side)
             done.append((order, at_ms, (time.perf_counter() - began) * 1_000))
-            turn += connections if connections > 1 else 1
+            turn += connections
+            await asyncio.sleep(pause_s)
 
     await asyncio.gather(*(go(link, number) for number, (link, _) in enumerate(links)))
     for _, writer in links:
         writer.close()
     return done
+
+
+async def moments(settings: Settings, orders: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Wait until the orders are filled, and return when (epoch ms) each came to each state."""
+    link = await connect(settings.postgres, "tickgate-bench")
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            rows = await link.fetch(
+                "select order_id, new_state, extract(epoch from at)::float8 * 1000 as at_ms from order_events"
+                " where order_id = any($1)",
+                list(orders),
+            )
+            found: dict[str, dict[str, float]] = {}
+            for row in rows:
+                found.setdefault(row["order_id"], {})[row["new_state"]] = row["at_ms"]
+            if all("FILLED" in found.get(order, {}) for order in orders):
+                return found
+            left = [found.get(order, {}) for order in orders if "FILLED" not in found.get(order, {})]
+            assert time.monotonic() < deadline, f"{len(left)} are not filled: {left[:3]}"
+            await asyncio.sleep(0.1)
+    finally:
+        await link.close()
