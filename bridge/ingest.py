@@ -50,6 +50,7 @@ class IngestConnection(WSListener):
         self._notices = Allowance(burst=NOTICES_BURST, per_s=NOTICES_PER_S)
         self._unrecorded: dict[tuple[str, int], Tally] = {}
         self._recording = False
+        self._telling: set[asyncio.Task[None]] = set()
         self._control_second = 0.0
         self._control_frames = 0
         self.closed = asyncio.Event()
@@ -74,7 +75,8 @@ class IngestConnection(WSListener):
         metrics.BRIDGE_CONNECTIONS.dec()
         self._sessions.peers.note_known(transport)
         self.closed.set()
-        for task in self._tasks:
+        # What the ledger is being told is told to the end: its connector has forgotten it by now.
+        for task in self._tasks - self._telling:
             task.cancel()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -181,7 +183,7 @@ class IngestConnection(WSListener):
                 self._unrecorded[(tally.symbol, tally.day)] = tally
         if self._unrecorded and not self._recording:
             self._recording = True
-            self._spawn(self._record_tallies())
+            self._telling.add(self._spawn(self._record_tallies()))
 
     def _on_notice(self, notice: Notice) -> None:
         if not self._notices.take(self.heard_at_s):
@@ -262,6 +264,9 @@ class IngestConnection(WSListener):
             except Unavailable as e:
                 log.warning("ledger.not_recorded", source=self._source, error=str(e))
                 self._unrecorded = {**tallies, **self._unrecorded}
+                if self.closed.is_set():
+                    # The connector tells it again when it is back.
+                    break
                 await asyncio.sleep(LEDGER_PAUSE_S)
         self._recording = False
 
@@ -323,13 +328,15 @@ class IngestConnection(WSListener):
             log.warning("connector.does_not_read", source=self._source)
             self._transport.disconnect(graceful=False)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._telling.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("connector.task_failed", source=self._source, error=repr(error)[:300])
 

@@ -123,7 +123,7 @@ class PostgresOrderLedger(PostgresOrderDesk):
             state,
             what,
             json_of(dict(detail or {})),
-            current_traceparent() or "",
+            current_traceparent() or entry.traceparent,
             *values,
         )
         if row is None:
