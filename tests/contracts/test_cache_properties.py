@@ -158,6 +158,7 @@ def no_rows_touch(stamp: Any, reach: Any, sources: Any, followed: Any, months: A
     return all(source in followed for source in sources)
 
 
+ROUNDS_MAX = 4
 LOADED, HELD = CachedReads._loaded, CachedReads._held
 BROKEN: dict[str, tuple[Any, str, Any]] = {
     "kept answers are believed": (caching, "stands", lambda *_: True),
@@ -178,5 +179,9 @@ def test_a_cache_that_is_broken_on_purpose_is_found_out(
 
     monkeypatch.setattr(*BROKEN[broken])
     # Run a second time it may go well: whether it is found out is a matter of time as well.
-    with pytest.raises((AssertionError, FlakyFailure)):
-        run()
+    for _ in range(ROUNDS_MAX):
+        try:
+            run()
+        except (AssertionError, FlakyFailure):
+            return
+    pytest.fail(f"{broken}, and nobody noticed")

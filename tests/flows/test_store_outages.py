@@ -106,10 +106,9 @@ def test_exactly_what_depends_on_a_store_fails_with_it_and_heals(
     assert failing_routes(http) == set()
     own_house.engines[engine].stop(signal.SIGKILL)
     try:
-        wait_for(lambda: told(http)[1] == status, f"/health saying {status}")
-        code, _, failing = told(http)
-        assert failing == stores
-        assert code == (503 if status == "fail" else 200)
+        # What the worker says is a second old at most, and the gateway may be quicker with its own.
+        wait_for(lambda: told(http)[1:] == (status, stores), f"/health saying {status} of {sorted(stores)}")
+        assert told(http)[0] == (503 if status == "fail" else 200)
         assert failing_routes(http) == routes
     finally:
         own_house.engines[engine].start()
