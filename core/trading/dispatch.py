@@ -25,6 +25,7 @@ from core.trading.settling import Settlement
 log = structlog.get_logger(__name__)
 
 _S = OrderState
+_AWAITING: Final = {Command.CANCEL: _S.PENDING_CANCEL, Command.MODIFY: _S.PENDING_MODIFY}
 TOO_LATE: Final = "its time was over before it was sent"
 
 
@@ -165,7 +166,9 @@ class Dispatcher:
                 return
             await self.settlement.record(work, row.account, report.deals, {row.order: row.order})
             changes = changed(change) if change is not None else {}
-            await self.settlement.take_state(work, entry, report, what=what, **changes)
+            # Asked to be cancelled since it was to be changed, it waits for that.
+            answered = entry.state is _AWAITING[row.command]
+            await self.settlement.take_state(work, entry, report, what=what, answered=answered, **changes)
 
 
 def seen_lately(standing: Standing, now_ms: int) -> bool:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
+from core.errors.exceptions import NotFound
 from core.model.ledger import (
+    ID_LENGTH,
     Break,
     BreakSort,
     Command,
@@ -133,6 +135,8 @@ class Reconciler:
                 continue
             # An order that ended here may still be filled there.
             entry = await self.ledger.by_venue_order(work, comparison.account.id, deal.order)
+            if entry is None and len(deal.tag) == ID_LENGTH:
+                entry = await self._ended(work, comparison.account.id, deal.tag)
             if entry is not None:
                 ours[deal.order] = entry.order.id
         fresh = await self.settlement.record(work, comparison.account.id, comparison.view.deals, ours)
@@ -141,6 +145,14 @@ class Reconciler:
             entry = await self.ledger.locked(work, order_id)
             report = VenueReport(state=_S.ACCEPTED, order=entry.venue_order)
             await self.settlement.take_state(work, entry, report, what="order.filled_after_end")
+
+    async def _ended(self, work: Work, account: str, order_id: str) -> OrderEntry | None:
+        """Return the account's order of that id, which ended before anybody knew its ticket."""
+        try:
+            entry = await self.ledger.found(work, order_id)
+        except NotFound:
+            return None
+        return entry if entry.order.account == account else None
 
     async def _match(self, work: Work, comparison: Comparison, entry: OrderEntry) -> None:
         found = comparison.reported(entry)
@@ -170,7 +182,9 @@ class Reconciler:
             "stop_loss": found.stop_loss,
             "take_profit": found.take_profit,
         }
-        changes = levels if found.state in _AT_VENUE and entry.order.type is not OrderType.MARKET else {}
+        changes: dict[str, Any] = (
+            levels if found.state in _AT_VENUE and entry.order.type is not OrderType.MARKET else {}
+        )
         await self.settlement.take_state(work, entry, report, what="order.reconciled", **changes)
 
     async def _absent(self, work: Work, comparison: Comparison, entry: OrderEntry) -> None:

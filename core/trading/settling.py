@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 
 ACTOR = "service:trading"
 _S = OrderState
+_WAITING = frozenset({_S.PENDING_CANCEL, _S.PENDING_MODIFY})
+_LIVE = frozenset({_S.ACCEPTED, _S.PARTIALLY_FILLED})
+_ENDED_UNFILLED = frozenset({_S.EXPIRED, _S.REJECTED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +81,27 @@ class Settlement:
         return fresh
 
     async def take_state(
-        self, work: Work, entry: OrderEntry, report: VenueReport, *, what: str, **changes: Any
+        self,
+        work: Work,
+        entry: OrderEntry,
+        report: VenueReport,
+        *,
+        what: str,
+        answered: bool = False,
+        **changes: Any,
     ) -> OrderEntry:
-        """Move an order to where the report and its fills say it is."""
+        """Move an order to where the report and its fills say it is.
+
+        answered: the report answers what the order waits for; another one leaves it waiting.
+        """
         volume, price = await self.ledger.filled(work, entry.order.id)
         state = state_by(entry, report.state, volume)
+        if entry.state in _WAITING and state in _LIVE and not answered:
+            state = entry.state
+        if entry.state in _ENDED_UNFILLED and volume > entry.filled_volume:
+            # It cannot be moved any more, but what was filled is told, and somebody has to look.
+            log.error("order.filled_after_end", order=entry.order.id, state=entry.state, filled=str(volume))
+            state = entry.state
         changes = {
             **changes,
             "filled_volume": min(max(volume, entry.filled_volume), entry.order.volume),
@@ -134,7 +153,7 @@ def state_by(entry: OrderEntry, said: OrderState, filled: Decimal) -> OrderState
         said = _S.PARTIALLY_FILLED
     if said is _S.REJECTED and filled > 0:
         said = _S.CANCELED
-    if entry.state in {_S.PENDING_CANCEL, _S.PENDING_MODIFY} and said is _S.UNKNOWN:
+    if entry.state in _WAITING and said is _S.UNKNOWN:
         # The order is where it was; only what was asked of it is not known.
         return entry.state
     return said
