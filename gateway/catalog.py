@@ -352,6 +352,7 @@ ENDPOINTS: Final = (
         body=Content(description="What the key is for and may do.", schema=keys.KeyWish),
         body_bytes_max=KEY_BODY_BYTES_MAX,
         idempotent=True,
+        atomic=True,
         answers={
             201: Content(description="The key, with its secret.", schema=keys.KeyWithSecret),
             409: _missing("A request with this Idempotency-Key is running, or the tenant has too many keys."),
@@ -366,6 +367,7 @@ ENDPOINTS: Final = (
         body=Content(description="How long the old secret stays good.", schema=keys.RotationWish),
         body_bytes_max=KEY_BODY_BYTES_MAX,
         idempotent=True,
+        atomic=True,
         answers={
             200: Content(description="The key, with its new secret.", schema=keys.KeyWithSecret),
             404: _missing("There is no such key."),

@@ -11,7 +11,7 @@ from core.errors.exceptions import Unavailable
 from core.model.principals import Principal
 from gateway.authentication import authenticate, authorise
 from gateway.bodies import read_body
-from gateway.idempotency import answered_once
+from gateway.idempotency import answered_once, answered_within
 from gateway.limits import Limits, caller_of, share_of
 from gateway.problems import Challenged
 from gateway.routing import Call, Endpoint, RateClass, Services
@@ -49,7 +49,8 @@ class Door:
                     authorise(endpoint.access, principal)
                 call = Call(request=request, body=body, principal=principal, services=services)
                 if endpoint.idempotent:
-                    return await answered_once(endpoint.handler, call)
+                    once = answered_within if endpoint.atomic else answered_once
+                    return await once(endpoint.handler, call)
                 return await endpoint.handler(call)
         except TimeoutError as e:
             raise Unavailable("the answer was not ready in time", code="DEADLINE_EXCEEDED") from e

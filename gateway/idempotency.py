@@ -3,8 +3,8 @@
 Final answers are kept and given again: every 2xx and 4xx of the handler, and an outcome that is not known, which must
 never be tried again blindly. Any other failure gives the key free, because nothing was done. A gateway that dies, or a
 caller that hangs up, leaves the claim to run out: until then the key is in use, after it the request may be done
-again. A handler whose effect must not happen twice therefore writes it inside `call.claimed.work()`, where effect and
-answer commit together. Source: draft-ietf-httpapi-idempotency-key-header.
+again. A handler whose effect must not happen twice therefore writes it inside `call.work()`, where effect and answer
+commit together; such a route has nothing to claim beforehand. Source: draft-ietf-httpapi-idempotency-key-header.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from starlette.responses import Response
 from core.errors.categories import Category
 from core.errors.exceptions import Invalid, TickgateError, Unavailable
 from core.messages.jobs import report_of
-from core.ports.idempotency import Claim, IdempotentRequest, StoredAnswer
+from core.ports.idempotency import AnsweredBefore, Claim, IdempotentRequest, StoredAnswer
 from core.telemetry import metrics
 from gateway.problems import Challenged, problem
 from gateway.routing import Call, Handler
@@ -44,21 +44,38 @@ async def answered_once(handler: Handler, call: Call) -> Response:
             something else (IDEMPOTENCY_KEY_REUSED).
         Conflict: the first request with this key is still running (IDEMPOTENCY_KEY_IN_USE).
     """
-    found = await call.services.idempotency.claim(_request(call))
+    found = await call.services.idempotency.claim(request_of(call))
     if isinstance(found, StoredAnswer):
-        metrics.IDEMPOTENT_REQUESTS.labels("replayed").inc()
-        return Response(found.body, found.status, {**found.headers, REPLAYED: "true"})
+        return _replayed(found)
     try:
-        response = await handler(msgspec.structs.replace(call, claim=found))
+        response = await handler(call)
     except TickgateError as e:
-        cause = e.error if isinstance(e, Challenged) else e
-        refusal = problem(report_of(cause), e)
-        await _settle(found, refusal, final=_is_final(refusal) or cause.category is Category.UNKNOWN_OUTCOME)
+        refusal, final = _refusal(e)
+        await _settle(found, refusal, final=final)
         raise
     except Exception:
         await _settle(found, None, final=False)
         raise
     await _settle(found, response, final=_is_final(response))
+    return response
+
+
+async def answered_within(handler: Handler, call: Call) -> Response:
+    """Return the answer of a handler that does all it does in `call.work()`, or the one it gave before.
+
+    Raises as `answered_once` does.
+    """
+    asked = request_of(call)
+    try:
+        response = await handler(msgspec.structs.replace(call, asked=asked))
+    except AnsweredBefore as e:
+        return _replayed(e.answer)
+    except TickgateError as e:
+        refusal, final = _refusal(e)
+        if final and (earlier := await _refused(call, asked, refusal)) is not None:
+            return earlier
+        raise
+    metrics.IDEMPOTENT_REQUESTS.labels("done").inc()
     return response
 
 
@@ -68,6 +85,31 @@ def stored(response: Response) -> StoredAnswer:
     assert len(body) <= ANSWER_BYTES_MAX, "the answer of an idempotent route is small"
     headers = {name: value for name, value in response.headers.items() if name in KEPT_HEADERS}
     return StoredAnswer(status=response.status_code, headers=headers, body=body)
+
+
+async def _refused(call: Call, asked: IdempotentRequest, refusal: Response) -> Response | None:
+    """Keep a refusal, unless the request was answered before: then return that."""
+    try:
+        found = await call.services.idempotency.claim(asked)
+    except Unavailable as e:
+        log.warning("idempotency.not_settled", final=True, error=str(e))
+        return None
+    if isinstance(found, StoredAnswer):
+        return _replayed(found)
+    await _settle(found, refusal, final=True)
+    return None
+
+
+def _replayed(answer: StoredAnswer) -> Response:
+    metrics.IDEMPOTENT_REQUESTS.labels("replayed").inc()
+    return Response(answer.body, answer.status, {**answer.headers, REPLAYED: "true"})
+
+
+def _refusal(error: TickgateError) -> tuple[Response, bool]:
+    """Return an error as it is answered, and whether that is final."""
+    cause = error.error if isinstance(error, Challenged) else error
+    refusal = problem(report_of(cause), error)
+    return refusal, _is_final(refusal) or cause.category is Category.UNKNOWN_OUTCOME
 
 
 async def _settle(claim: Claim, response: Response | None, *, final: bool) -> None:
@@ -86,7 +128,7 @@ def _is_final(response: Response) -> bool:
     return response.status_code in FINAL_STATUSES
 
 
-def _request(call: Call) -> IdempotentRequest:
+def request_of(call: Call) -> IdempotentRequest:
     scope, caller = call.request.scope, call.caller
     asked = (scope["method"].encode(), scope["path"].encode(), scope["query_string"], call.body)
     fingerprint = hashlib.sha256()

@@ -145,7 +145,7 @@ async def create(call: Call) -> Response:
         parent=_key_of(caller),
     )
     secret = new_secret()
-    async with call.claimed.work() as work:
+    async with call.work() as work:
         # Inside: to get here may have taken long.
         await require_still_valid(call.request, call.services)
         key = await call.services.api_keys.create(work, new, secret)
@@ -159,7 +159,7 @@ async def rotate(call: Call) -> Response:
     wish, caller = parse_json(call, RotationWish), call.caller
     key_id, keys = _asked_for(call), call.services.api_keys
     secret = new_secret()
-    async with call.claimed.work() as work:
+    async with call.work() as work:
         key = await keys.key(work, key_id)
         used = _key_of(caller)
         if (key.owner_kind, key.subject) != (caller.kind, caller.subject) or used not in {

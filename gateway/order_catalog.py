@@ -91,6 +91,7 @@ def _writing(
         body_bytes_max=BODY_BYTES_MAX if content else 0,
         deadline_s=DEADLINE_S,
         idempotent=True,
+        atomic=True,
         answers={
             202: Content(description=summary, schema=answer, headers=more.get("headers", ())),
             **more["told"],

@@ -56,7 +56,7 @@ async def submit(call: Call) -> Response:
     if problem := contradiction(wish):
         raise Invalid(problem, code="CONTRADICTORY_BODY")
     order = _order(call, wish)
-    async with call.claimed.work() as work:
+    async with call.work() as work:
         # Inside: to get here may have taken long.
         await require_still_valid(call.request, call.services)
         entry = await call.services.entrance.submit(
@@ -76,7 +76,7 @@ async def cancel(call: Call) -> Response:
     One that nobody has sent yet is CANCELED at once, any other once its venue has done so.
     """
     order_id = _asked_for(call)
-    async with call.claimed.work() as work:
+    async with call.work() as work:
         await require_still_valid(call.request, call.services)
         entry = await call.services.changes.cancel(work, order_id, actor=_actor(call))
         response = _one(entry, 202)
@@ -91,7 +91,7 @@ async def cancel_many(call: Call) -> Response:
     wish = parse_json(call, CancelWish)
     canceled: list[OrderEntry] = []
     in_flight: list[str] = []
-    async with call.claimed.work() as work:
+    async with call.work() as work:
         await require_still_valid(call.request, call.services)
         ledger = call.services.ledger
         await ledger.lock_account(work, wish.account)
@@ -121,7 +121,7 @@ async def modify(call: Call) -> Response:
     if not given:
         raise Invalid("say what to change", code="CONTRADICTORY_BODY")
     change = OrderChange(**{name: decimal_of(value) for name, value in given.items()})
-    async with call.claimed.work() as work:
+    async with call.work() as work:
         await require_still_valid(call.request, call.services)
         entry = await call.services.changes.modify(work, order_id, change, actor=_actor(call))
         response = _one(entry, 202)

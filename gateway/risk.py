@@ -48,7 +48,7 @@ async def engage(call: Call) -> Response:
         raise Invalid(
             "id names the account or strategy; a tenant's switch has none", code="CONTRADICTORY_BODY"
         )
-    async with call.claimed.work() as work:
+    async with call.work() as work:
         await require_still_valid(call.request, call.services)
         switch = await call.services.risk.engage(
             work, scope, target, reason=wish.reason, author=_author(call)

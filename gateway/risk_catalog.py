@@ -49,6 +49,7 @@ ENDPOINTS: Final = (
         body=_content(SwitchWish),
         body_bytes_max=BODY_BYTES_MAX,
         idempotent=True,
+        atomic=True,
         answers={201: _content(SwitchAnswer, "Location"), 404: _told("There is no such account.")},
         **_SET,
     ),

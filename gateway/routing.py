@@ -1,6 +1,7 @@
 """What a route is: its row in the catalogue, what its handler is given, and the services behind it."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -14,7 +15,7 @@ from core.model.principals import Principal, Scope
 from core.ports.access import ApiKeys, Grants, Identity, Revocations, TokenVerifier
 from core.ports.answers import AnswerStreams
 from core.ports.audit import AuditTrail
-from core.ports.idempotency import Claim, Idempotency
+from core.ports.idempotency import AnsweredWork, Idempotency, IdempotentRequest
 from core.ports.jobs import DeadLetters, JobQueue, QueueControl
 from core.ports.orders import OrderLedger
 from core.ports.risk import RiskDesk
@@ -80,24 +81,24 @@ class Services:
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One request that was let in. principal: None on routes that need no token.
 
-    claim: the right to do it, on idempotent routes; a handler may do its writes within `claim.work()`.
+    asked: what it is known by, on routes that do all they do within `work`.
     """
 
     request: Request
     body: bytes
     principal: Principal | None
     services: Services
-    claim: Claim | None = None
+    asked: IdempotentRequest | None = None
 
     @property
     def caller(self) -> Principal:
         assert self.principal is not None, "only routes that demand a token ask for the caller"
         return self.principal
 
-    @property
-    def claimed(self) -> Claim:
-        assert self.claim is not None, "only idempotent routes have a claim"
-        return self.claim
+    def work(self) -> AbstractAsyncContextManager[AnsweredWork]:
+        """Open the transaction in which the request is done and answered. Raises as `Idempotency.work` does."""
+        assert self.asked is not None, "only routes that say so do all they do in one transaction"
+        return self.services.idempotency.work(self.asked)
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -122,7 +123,8 @@ class Endpoint:
     """One row of the route catalogue. access: a scope, or why none is needed; there is no default on purpose.
 
     body_bytes_max: 0 refuses a body. deadline_s: the whole call's, until its answer begins. query: its parameters.
-    idempotent: whether it demands an Idempotency-Key. headers: request headers it heeds beyond those every route does.
+    idempotent: whether it demands an Idempotency-Key; atomic: and does all it does within `Call.work`. headers:
+    request headers it heeds beyond those every route does.
     answers: its own statuses; the ones routes share are the OpenAPI module's. The first line of the handler's
     docstring is the route's summary, the rest its description.
     """
@@ -137,5 +139,6 @@ class Endpoint:
     body_bytes_max: int = 0
     deadline_s: float = 10.0
     idempotent: bool = False
+    atomic: bool = False
     headers: tuple[str, ...] = ()
     answers: Mapping[int, Content] = field(default_factory=dict)

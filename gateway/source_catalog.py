@@ -39,6 +39,7 @@ ENDPOINTS: Final = (
         body=Content(description="What to call it.", schema=sources.SourceWish),
         body_bytes_max=BODY_BYTES_MAX,
         idempotent=True,
+        atomic=True,
         answers={
             201: Content(
                 description="The source, with its token.",
@@ -77,6 +78,7 @@ ENDPOINTS: Final = (
         rate=RateClass.WRITE,
         query=NoParameters,
         idempotent=True,
+        atomic=True,
         answers={
             200: Content(
                 description="The source, with its new token.",

@@ -140,7 +140,7 @@ async def create(call: Call) -> Response:
     parse(call.request, NoParameters)
     wish = parse_json(call, SourceWish)
     token = new_token()
-    async with call.claimed.work() as work:
+    async with call.work() as work:
         # Inside: to get here may have taken long.
         await require_still_valid(call.request, call.services)
         state = await call.services.sources.create(work, wish.label, wish.title, token)
@@ -167,7 +167,7 @@ async def rotate(call: Call) -> Response:
     """
     parse(call.request, NoParameters)
     name, token = _asked_for(call), new_token()
-    async with call.claimed.work() as work:
+    async with call.work() as work:
         await require_still_valid(call.request, call.services)
         state = await call.services.sources.rotate(work, name, token)
         response = _one(state, token)

@@ -32,24 +32,26 @@ class StoredAnswer:
     body: bytes
 
 
+class AnsweredBefore(Exception):
+    """The request was done before."""
+
+    def __init__(self, answer: StoredAnswer) -> None:
+        super().__init__("this request was answered before")
+        self.answer = answer
+
+
 class Claim(Protocol):
     """The right to do one request, for as long as its lease."""
 
-    def work(self) -> AbstractAsyncContextManager[ClaimedWork]:
-        """Open a transaction for the claim's tenant in which the request is done and answered, both or neither.
-
-        Raises: Conflict (code IDEMPOTENCY_LEASE_LOST) when somebody else has taken over, Unavailable.
-        """
-
     async def complete(self, answer: StoredAnswer) -> None:
-        """Keep the final answer of a request done outside `work`. Raises: Unavailable."""
+        """Keep the final answer. Raises: Unavailable."""
 
     async def release(self) -> None:
         """Give the claim up, so that the request can be tried again at once. Raises: Unavailable."""
 
 
-class ClaimedWork(Work, Protocol):
-    """A transaction that ends with the request's answer."""
+class AnsweredWork(Work, Protocol):
+    """A transaction in which a request is done, and which ends with its answer."""
 
     async def answer(self, answer: StoredAnswer) -> None:
         """Keep the final answer within the transaction. Raises: Unavailable."""
@@ -65,6 +67,14 @@ class Idempotency(Protocol):
             Conflict: it is being done right now (code IDEMPOTENCY_KEY_IN_USE).
             Invalid: the key was used for something else (code IDEMPOTENCY_KEY_REUSED).
             Unavailable.
+        """
+
+    def work(self, request: IdempotentRequest) -> AbstractAsyncContextManager[AnsweredWork]:
+        """Open a transaction in which the request is done and answered, both or neither.
+
+        Raises:
+            AnsweredBefore: with that answer.
+            Conflict, Invalid, Unavailable: as `claim` does.
         """
 
     async def purge_expired(self) -> int:

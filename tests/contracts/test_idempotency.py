@@ -19,7 +19,7 @@ from core.errors.exceptions import (
     Defect,
     Invalid,
 )
-from core.ports.idempotency import Claim, IdempotentRequest, StoredAnswer
+from core.ports.idempotency import AnsweredBefore, Claim, IdempotentRequest, StoredAnswer
 from core.settings import Settings
 from gateway.catalog import ENDPOINTS
 from gateway.routing import RateClass
@@ -116,56 +116,84 @@ async def test_a_claim_left_behind_is_taken_over_when_its_lease_has_run_out(sett
         assert await idempotency.claim(request()) == ANSWER
 
 
-async def test_what_a_lost_claim_wrote_is_rolled_back(settings: Settings) -> None:
-    async with ledger(settings, lease_s=0.05) as (idempotency, postgres):
-        slow = await claimed(idempotency)
-        winner = await _claim_patiently(idempotency)
-        for claim, wins in ((winner, True), (slow, False)):
-            with (
-                contextlib.nullcontext() if wins else pytest.raises(Conflict, match="IDEMPOTENCY_LEASE_LOST")
-            ):
-                async with claim.work() as work:
-                    await _write(work)
-                    await work.answer(ANSWER)
-        assert await _written(postgres) == 1
-
-
 async def test_effect_and_answer_commit_together_or_not_at_all(settings: Settings) -> None:
     async with ledger(settings) as (idempotency, postgres):
-        claim = await claimed(idempotency)
         with contextlib.suppress(ZeroDivisionError):
-            async with claim.work() as work:
+            async with idempotency.work(request()) as work:
                 await _write(work)
                 await work.answer(ANSWER)
                 raise ZeroDivisionError
         assert await _written(postgres) == 0
-        with pytest.raises(Conflict, match="IDEMPOTENCY_KEY_IN_USE"):
-            await idempotency.claim(request())
-        async with claim.work() as work:
-            await _write(work)
-            await work.answer(ANSWER)
+        await _done(idempotency)
         assert await _written(postgres) == 1
         assert await idempotency.claim(request()) == ANSWER
 
 
-async def test_while_the_work_is_open_nobody_takes_it_over_or_waits_for_it(settings: Settings) -> None:
-    async with ledger(settings, lease_s=0.05) as (idempotency, postgres):
-        claim = await claimed(idempotency)
-        async with claim.work() as work:
-            await work.connection.execute("select pg_sleep(0.1)")  # the lease runs out meanwhile
+async def test_work_that_is_done_is_answered_and_not_done_again(settings: Settings) -> None:
+    async with ledger(settings) as (idempotency, postgres):
+        await _done(idempotency)
+        with pytest.raises(AnsweredBefore) as again:
+            await _done(idempotency)
+        assert again.value.answer == ANSWER
+        assert await _written(postgres) == 1
+
+
+async def test_of_fifty_at_once_one_does_the_work_and_nobody_waits_for_it(settings: Settings) -> None:
+    async with ledger(settings) as (idempotency, postgres):
+        endings = await asyncio.gather(*(_done(idempotency) for _ in range(50)), return_exceptions=True)
+        assert endings.count(None) == 1
+        others = {type(ending).__name__ for ending in endings if ending is not None}
+        assert others <= {"Conflict", "AnsweredBefore"}
+        assert await _written(postgres) == 1
+
+
+@pytest.mark.parametrize("fingerprint", [b"f" * 32, b"g" * 32])
+async def test_while_the_work_is_open_the_key_is_in_use(settings: Settings, fingerprint: bytes) -> None:
+    async with ledger(settings) as (idempotency, postgres):
+        async with idempotency.work(request()) as work:
+            await _write(work)
             with pytest.raises(Conflict, match="IDEMPOTENCY_KEY_IN_USE"):
-                await idempotency.claim(request())
-            await _write(work)
+                await _done(idempotency, fingerprint=fingerprint)
             await work.answer(ANSWER)
         assert await idempotency.claim(request()) == ANSWER
         assert await _written(postgres) == 1
+
+
+async def test_work_that_was_looked_up_too_early_leaves_nothing_beside_the_answer_that_is_there(
+    settings: Settings,
+) -> None:
+    async with ledger(settings) as (idempotency, postgres):
+        with pytest.raises(AnsweredBefore):
+            await _overtaken(idempotency)
+        assert await _written(postgres) == 0
+        assert await idempotency.claim(request()) == ANSWER
+
+
+async def test_work_is_refused_for_something_else_and_where_a_claim_holds(settings: Settings) -> None:
+    async with ledger(settings) as (idempotency, _):
+        claim = await claimed(idempotency)
+        with pytest.raises(Conflict, match="IDEMPOTENCY_KEY_IN_USE"):
+            await _done(idempotency)
+        await claim.complete(ANSWER)
+        with pytest.raises(Invalid, match="IDEMPOTENCY_KEY_REUSED"):
+            await _done(idempotency, fingerprint=b"g" * 32)
+
+
+@pytest.mark.parametrize("column", ["lease_expires_at", "expires_at"])
+async def test_work_takes_over_what_has_run_out(settings: Settings, column: str) -> None:
+    async with ledger(settings) as (idempotency, postgres):
+        left_behind = await claimed(idempotency)
+        async with postgres.acquire() as connection:
+            await connection.execute(f"update idempotency_keys set {column} = now() - interval '1 s'")
+        await _done(idempotency)
+        await left_behind.complete(dataclasses.replace(ANSWER, body=b"too late"))
+        assert await idempotency.claim(request()) == ANSWER
 
 
 async def test_work_without_an_answer_is_a_defect_and_changes_nothing(settings: Settings) -> None:
     async with ledger(settings) as (idempotency, postgres):
-        claim = await claimed(idempotency)
         with pytest.raises(Defect, match="WORK_WITHOUT_ANSWER"):
-            async with claim.work() as work:
+            async with idempotency.work(request()) as work:
                 await _write(work)
         assert await _written(postgres) == 0
 
@@ -219,6 +247,20 @@ async def _claim_patiently(idempotency: PostgresIdempotency) -> Claim:
             with contextlib.suppress(Conflict):
                 return await claimed(idempotency)
             await asyncio.sleep(0.02)
+
+
+async def _done(idempotency: PostgresIdempotency, **changes: Any) -> None:
+    async with idempotency.work(request(**changes)) as work:
+        await _write(work)
+        await work.answer(ANSWER)
+
+
+async def _overtaken(idempotency: PostgresIdempotency) -> None:
+    async with idempotency.work(request()) as work:
+        await _write(work)
+        # As if it had committed between this one's look and its lock: a claim's answer knows of no lock.
+        await (await claimed(idempotency)).complete(ANSWER)
+        await work.answer(dataclasses.replace(ANSWER, body=b"another"))
 
 
 async def _write(work: Any) -> None:

@@ -32,7 +32,7 @@ from core.model.orders import TERMINAL, Order, OrderState, OrderType, Side, may_
 from core.model.records import RecordKind
 from core.model.risk import LimitScope, SwitchScope
 from core.model.venues import TradingAccount, VenueReport
-from core.ports.idempotency import IdempotentRequest, StoredAnswer
+from core.ports.idempotency import AnsweredBefore, IdempotentRequest, StoredAnswer
 from core.settings import Settings
 from core.trading.changes import OrderChanges
 from core.trading.dispatch import Dispatcher
@@ -277,9 +277,6 @@ class OrderMachine(RuleBasedStateMachine):
     async def _submit(self, key: str, side: Side, market: bool) -> str | None:
         request = IdempotentRequest(tenant=TENANT, subject="client:demo", key=key, fingerprint=b"f" * 32)
         try:
-            claim = await self.idempotency.claim(request)
-            if isinstance(claim, StoredAnswer):
-                return claim.body.decode()
             order = Order(
                 id=str(ULID()),
                 tenant=TENANT,
@@ -291,9 +288,11 @@ class OrderMachine(RuleBasedStateMachine):
                 price=None if market else LIMIT_PRICE,
                 valid_for_ms=60_000,
             )
-            async with claim.work() as work:
+            async with self.idempotency.work(request) as work:
                 await self.entrance.submit(work, order, actor="client:demo", traceparent="")
                 await work.answer(StoredAnswer(status=202, headers={}, body=order.id.encode()))
+        except AnsweredBefore as e:
+            return e.answer.body.decode()
         except TickgateError:
             return None
         return order.id

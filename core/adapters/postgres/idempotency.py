@@ -1,10 +1,11 @@
 """Idempotency keys in the ledger: a request is claimed, done once, and answered the same ever after.
 
-A claim is a lease. A gateway that dies leaves it behind; when it has run out, the next try takes it over and does the
-request again. So a handler whose effect must not happen twice writes it inside `Claim.work`: effect and answer commit
-together, and only while the claim is still its own, or neither does. What is done outside must bear repetition.
+What can be done in one transaction is done in `work`: effect and answer commit together, and whoever dies leaves
+nothing behind. What cannot is claimed beforehand, and a claim is a lease: a gateway that dies leaves it behind; when it
+has run out, the next try takes it over and does the request again. So that must bear repetition.
 """
 
+import hashlib
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from core.adapters.postgres.pool import Postgres
 from core.adapters.postgres.sealing import key_hash, seal, unseal
 from core.adapters.postgres.work import PostgresWork
 from core.errors.exceptions import Conflict, Defect, Invalid
-from core.ports.idempotency import IdempotentRequest, StoredAnswer
+from core.ports.idempotency import AnsweredBefore, IdempotentRequest, StoredAnswer
 from core.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -47,6 +48,19 @@ _TAKE_OVER: Final = (
     " or status is null and lease_expires_at < now() and fingerprint = $4) for update skip locked)"
     " returning true"
 )
+_LOOK: Final = (
+    # The lock tells of requests that are being done; what they write, nobody else sees before it is done.
+    f"select pg_try_advisory_xact_lock($4) as ours, k.* from (select) asked left join ({_READ}) k on true"
+)
+_ANSWER: Final = (
+    "insert into idempotency_keys"
+    " (tenant, subject, key_hash, fingerprint, owner, lease_expires_at, expires_at, status, answer)"
+    " values ($1, $2, $3, $4, $5, now(), now() + make_interval(secs => $6), $7, $8)"
+    " on conflict (tenant, subject, key_hash) do update set fingerprint = excluded.fingerprint, owner = excluded.owner,"
+    " created_at = now(), lease_expires_at = excluded.lease_expires_at, expires_at = excluded.expires_at,"
+    " status = excluded.status, answer = excluded.answer where idempotency_keys.expires_at < now()"
+    " or idempotency_keys.status is null and idempotency_keys.lease_expires_at < now() returning true"
+)
 
 
 class PostgresIdempotency:
@@ -69,17 +83,23 @@ class PostgresIdempotency:
                 if row is None:
                     # It was released between the two statements: now it is free.
                     continue
-                if not row["expired"]:
-                    _refuse_another(row, request)
-                    if row["status"] is not None:
-                        return unseal(row["answer"], request)
+                if (answer := _answer_in(row, request)) is not None:
+                    return answer
                 if not (row["expired"] or row["lapsed"]):
                     break
                 if await connection.fetchval(_TAKE_OVER, *asked):
                     return PostgresClaim(self._postgres, request, owner)
-        raise Conflict(
-            "the first request with this Idempotency-Key is still running", code="IDEMPOTENCY_KEY_IN_USE"
-        )
+        raise _in_use()
+
+    @asynccontextmanager
+    async def work(self, request: IdempotentRequest) -> AsyncIterator["PostgresAnsweredWork"]:
+        async with self._postgres.of_tenant(request.tenant) as connection:
+            work = PostgresAnsweredWork(request, connection, self._kept_s)
+            await work.begin()
+            yield work
+            if not work.answered:
+                raise Defect("a request's work ended without its answer", code="WORK_WITHOUT_ANSWER")
+            await work.end()
 
     async def purge_expired(self) -> int:
         purged = 0
@@ -104,29 +124,19 @@ class PostgresClaim:
         self._postgres = postgres
         self._request = request
         self._name = (request.tenant, request.subject, key_hash(request), owner)
-        self._answered = False
-
-    @asynccontextmanager
-    async def work(self) -> AsyncIterator["PostgresClaimedWork"]:
-        async with self._postgres.of_tenant(self._request.tenant) as connection:
-            ours = await connection.fetchval(
-                f"select true from idempotency_keys where {_ROW} and owner = $4 and status is null for update",
-                *self._name,
-            )
-            if not ours:
-                raise Conflict("another try of this request took over", code="IDEMPOTENCY_LEASE_LOST")
-            work = PostgresClaimedWork(self, self._request.tenant, connection)
-            yield work
-            if not work.answered:
-                raise Defect("a request's work ended without its answer", code="WORK_WITHOUT_ANSWER")
-            await work.end()
-        self._answered = True
 
     async def complete(self, answer: StoredAnswer) -> None:
-        if self._answered:
-            return
         async with self._postgres.of_tenant(self._request.tenant) as connection:
-            await self.keep(connection, answer)
+            kept = await connection.fetchval(
+                f"update idempotency_keys set status = $5, answer = $6 where {_ROW} and owner = $4"
+                " and status is null returning true",
+                *self._name,
+                answer.status,
+                seal(answer, self._request),
+            )
+        if not kept:
+            # Whoever took over decides what is answered from now on.
+            log.warning("idempotency.lease_lost", status=answer.status)
 
     async def release(self) -> None:
         async with self._postgres.of_tenant(self._request.tenant) as connection:
@@ -134,35 +144,66 @@ class PostgresClaim:
                 f"delete from idempotency_keys where {_ROW} and owner = $4 and status is null", *self._name
             )
 
-    async def keep(self, connection: asyncpg.Connection, answer: StoredAnswer) -> None:
-        kept = await connection.fetchval(
-            f"update idempotency_keys set status = $5, answer = $6 where {_ROW} and owner = $4"
-            " and status is null returning true",
+
+class PostgresAnsweredWork(PostgresWork):
+    """The `AnsweredWork` port."""
+
+    def __init__(self, request: IdempotentRequest, connection: asyncpg.Connection, kept_s: int) -> None:
+        super().__init__(request.tenant, connection)
+        self._request = request
+        self._name = (request.tenant, request.subject, key_hash(request))
+        self._kept_s = kept_s
+        self.answered = False
+
+    async def begin(self) -> None:
+        """Make sure that nobody did it, or is doing it. Raises as `Idempotency.work` does."""
+        row = await self.connection.fetchrow(_LOOK, *self._name, _lock_of(self._name))
+        if row["fingerprint"] is not None:
+            if (answer := _answer_in(row, self._request)) is not None:
+                raise AnsweredBefore(answer)
+            if not (row["expired"] or row["lapsed"]):
+                raise _in_use()
+        if not row["ours"]:
+            raise _in_use()
+
+    async def answer(self, answer: StoredAnswer) -> None:
+        kept = await self.connection.fetchval(
+            _ANSWER,
             *self._name,
+            self._request.fingerprint,
+            uuid.uuid4(),
+            float(self._kept_s),
             answer.status,
             seal(answer, self._request),
         )
         if not kept:
-            # Whoever took over decides what is answered from now on.
-            log.warning("idempotency.lease_lost", status=answer.status)
-
-
-class PostgresClaimedWork(PostgresWork):
-    """The `ClaimedWork` port."""
-
-    def __init__(self, claim: PostgresClaim, tenant: str, connection: asyncpg.Connection) -> None:
-        super().__init__(tenant, connection)
-        self._claim = claim
-        self.answered = False
-
-    async def answer(self, answer: StoredAnswer) -> None:
-        await self._claim.keep(self.connection, answer)
+            # Somebody did it after we had looked and before we had the lock: with theirs there, nothing of ours stays.
+            await self.begin()
+            raise _in_use()
         self.answered = True
 
 
-def _refuse_another(row: asyncpg.Record, request: IdempotentRequest) -> None:
+def _answer_in(row: asyncpg.Record, request: IdempotentRequest) -> StoredAnswer | None:
+    """Return the answer that is kept, if there is one."""
+    if row["expired"]:
+        return None
     if row["fingerprint"] != request.fingerprint:
         raise Invalid("this Idempotency-Key was used for another request", code="IDEMPOTENCY_KEY_REUSED")
+    return None if row["status"] is None else unseal(row["answer"], request)
+
+
+def _in_use() -> Conflict:
+    return Conflict(
+        "the first request with this Idempotency-Key is still running", code="IDEMPOTENCY_KEY_IN_USE"
+    )
+
+
+def _lock_of(name: tuple[str, str, bytes]) -> int:
+    tenant, subject, key = name
+    digest = hashlib.sha256(
+        b"\0".join((b"tickgate request", tenant.encode(), subject.encode(), key))
+    ).digest()
+    return int.from_bytes(digest[:8], signed=True)
 
 
 @asynccontextmanager

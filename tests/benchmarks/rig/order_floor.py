@@ -1,7 +1,7 @@
 """The floor under an order: the statements our own adapters send for one, recorded, and sent again without any of us.
 
 Every statement once and prepared, in one transaction, on one connection with our settings, with the names an order has
-of its own made anew each time. What is left out is what lies around them: HTTP, judging, a claim committed beforehand.
+of its own made anew each time. What is left out is what lies around them: HTTP, credentials, judging.
 """
 
 import asyncio
@@ -46,8 +46,7 @@ class Recorded:
     """One submission as it was sent. opening: of its transaction; sent: how many messages it took, commits and all."""
 
     def __init__(self, said: Sequence[Statement], order: str, account: str) -> None:
-        # It was two transactions, one that claims the key and one that does the rest; now it is one.
-        self._opening = next(text for text, _ in reversed(said) if "set_config" in text)
+        self._opening = next(text for text, _ in said if "set_config" in text)
         self.statements = [one for one in said if "set_config" not in one[0] and one[0] != "commit"]
         self.sent = len(said)
         self._order = order
@@ -105,8 +104,7 @@ async def _submit(hub: Any, entrance: OrderEntrance, order: Order) -> None:
     request = IdempotentRequest(
         tenant=TENANT, subject="client:bench", key=secrets.token_hex(16), fingerprint=secrets.token_bytes(32)
     )
-    claim = await hub["idempotency"].claim(request)
-    async with claim.work() as work:
+    async with hub["idempotency"].work(request) as work:
         entry = await entrance.submit(work, order, actor="client:bench", traceparent="")
         assert not entry.denials, entry.denials
         answer = StoredAnswer(
