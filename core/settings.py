@@ -246,6 +246,7 @@ class TradingSettings(Section, frozen=True):
     paper_seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     paper_slippage_ticks: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
     paper_latency_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 0
+    paper_latency_spread_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 0
     paper_lots_per_quote: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     paper_quote_age_ms_max: Positive = 60_000
 

@@ -67,8 +67,9 @@ SETTINGS: Final[dict[str, str]] = {
     "market_valid_for_ms": "a market order without `valid_for_ms` is not sent later than this",
     "paper_seed": "what slippage on paper is drawn by, with the order's id",
     "paper_slippage_ticks": "a market or stop order fills on paper worse by up to so many ticks",
-    "paper_latency_ms": "between being taken on paper and meeting a quote",
-    "paper_lots_per_quote": "one quote fills no more of one order; 0: any volume",
+    "paper_latency_ms": "at least so long between being taken on paper and meeting a quote",
+    "paper_latency_spread_ms": "up to so much longer, drawn by seed and order id",
+    "paper_lots_per_quote": "one quote fills no more of one order, and none twice; 0: any volume",
     "paper_quote_age_ms_max": "an older quote fills nothing on paper",
 }
 BREAKS: Final[dict[BreakSort, str]] = {

@@ -12,7 +12,6 @@ from core.model.ledger import Listing
 from core.model.orders import Order, Side
 from core.model.records import Instrument
 from core.model.risk import InstrumentTerms, QuoteSeen
-from core.model.venues import TradingAccount
 from core.trading.rates import rate_between
 
 
@@ -55,17 +54,17 @@ class Market:
 
 async def market_of(symbol: str, listing: Listing, quotes: Quotes) -> Market:
     """Return what an order for `symbol` meets. What cannot be had now is None."""
+    return (await markets_of([symbol], listing, quotes))[symbol]
+
+
+async def markets_of(symbols: Sequence[str], listing: Listing, quotes: Quotes) -> dict[str, Market]:
+    """Return what orders for `symbols` meet; all their quotes are asked for at once."""
     account = listing.account
-    own = next((one for one in listing.instruments if one.symbol == symbol), None)
-    if account is None or not listing.reachable:
-        return Market(terms=None if own is None else terms_of(own), quote=None, rate=None)
-    symbols = sorted({symbol, *(one.symbol for one in listing.instruments)})
-    seen = await quotes_of(account.source, symbols, quotes)
-    return Market(
-        terms=None if own is None else terms_of(own),
-        quote=seen.get(symbol),
-        rate=None if own is None else _rate(own, account, listing.instruments, seen),
-    )
+    seen: Mapping[str, QuoteSeen] = {}
+    if account is not None and listing.reachable:
+        asked = sorted({*symbols, *(one.symbol for one in listing.instruments)})
+        seen = await quotes_of(account.source, asked, quotes) if asked else {}
+    return {symbol: _market(symbol, listing, seen) for symbol in symbols}
 
 
 async def quotes_of(source: str, symbols: Sequence[str], quotes: Quotes) -> dict[str, QuoteSeen]:
@@ -90,10 +89,15 @@ def terms_of(instrument: Instrument) -> InstrumentTerms:
     )
 
 
-def _rate(
-    own: Instrument, account: TradingAccount, instruments: Sequence[Instrument], seen: Mapping[str, QuoteSeen]
-) -> Decimal | None:
-    return rate_between(own.profit_currency, account.currency, instruments, seen)
+def _market(symbol: str, listing: Listing, seen: Mapping[str, QuoteSeen]) -> Market:
+    account, instruments = listing.account, listing.instruments
+    own = next((one for one in instruments if one.symbol == symbol), None)
+    if own is None:
+        return Market(terms=None, quote=seen.get(symbol), rate=None)
+    rate: Decimal | None = None
+    if account is not None and listing.reachable:
+        rate = rate_between(own.profit_currency, account.currency, instruments, seen)
+    return Market(terms=terms_of(own), quote=seen.get(symbol), rate=rate)
 
 
 def _seen(text: Any) -> QuoteSeen:

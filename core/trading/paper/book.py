@@ -10,7 +10,11 @@ from core.model.venues import Deal, VenueOrder
 
 @dataclass(slots=True, kw_only=True)
 class PaperOrder:
-    """A working order. left: lots not filled yet; due_ms: it meets no quote before; triggered: its stop was reached."""
+    """A working order. left: lots not filled yet; due_ms: it meets no quote before; triggered: its stop was reached.
+
+    reduce_only: it makes a position smaller or ends, as one does that names the position it closes. met: the quote that
+    filled a part of it last, and fills no more of it.
+    """
 
     ticket: str
     tag: str
@@ -30,6 +34,7 @@ class PaperOrder:
     due_ms: int
     at_ms: int
     triggered: bool = False
+    met: QuoteSeen | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,13 +70,15 @@ class PaperBook:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperModels:
     """How orders meet quotes. slippage_ticks: a market or stop order fills worse by up to so many ticks, drawn by seed
-    and tag; latency_ms: between being taken and meeting a quote; lots_per_quote: one quote fills no more of one
-    order, None: any volume. quote_age_ms_max: an older quote fills nothing.
+    and tag; latency_ms: between being taken and meeting a quote, latency_spread_ms: up to so much longer, drawn alike;
+    lots_per_quote: one quote fills no more of one order, None: any volume. quote_age_ms_max: an older quote fills
+    nothing.
     """
 
     seed: int = 0
     slippage_ticks: int = 0
     latency_ms: int = 0
+    latency_spread_ms: int = 0
     lots_per_quote: Decimal | None = None
     quote_age_ms_max: int = 60_000
 

@@ -2,7 +2,8 @@
 
 A market order crosses the spread: it buys at the ask and sells at the bid. A limit order fills at the quote once that
 is its price or better, a stop order once the quote has reached it, at the quote, however far that is beyond. Stop loss
-and take profit close their position by themselves. Swaps and commissions are left out.
+and take profit close their position by themselves. Swaps and commissions are left out. What is drawn is drawn from the
+seed and the order's tag: the same order meets the same luck whenever it is asked again.
 """
 
 import hashlib
@@ -51,6 +52,11 @@ def seen(order: PaperOrder, state: OrderState, at_ms: int) -> VenueOrder:
     )
 
 
+def due_ms(models: PaperModels, tag: str, at_ms: int) -> int:
+    """Return from when on an order taken at `at_ms` meets quotes."""
+    return at_ms + models.latency_ms + _drawn(models, f"{tag}/latency", models.latency_spread_ms)
+
+
 def working_state(order: PaperOrder) -> OrderState:
     """Return the state of an order that has not ended."""
     return OrderState.ACCEPTED if order.left == order.volume else OrderState.PARTIALLY_FILLED
@@ -72,16 +78,14 @@ class _Meeting:
         if _is_over(order, self.floor.at_ms):
             self._end(order, OrderState.EXPIRED)
             return
-        price = self._price(order)
-        volume = (
-            order.left if self.models.lots_per_quote is None else min(order.left, self.models.lots_per_quote)
-        )
+        price, volume = self._price(order), self._offered(order)
         if order.reduce_only:
-            volume = min(volume, self._reducible(order))
-            if not volume:
+            reducible = self._reducible(order)
+            if not reducible:
                 self._end(order, OrderState.CANCELED)
                 return
-        if order.time_in_force is TimeInForce.FOK and volume < order.left:
+            volume = min(volume, reducible)
+        if not volume or (order.time_in_force is TimeInForce.FOK and volume < order.left):
             price = None
         if price is not None:
             self._fill(order, volume, price)
@@ -134,12 +138,19 @@ class _Meeting:
     def _slip(self, order: PaperOrder) -> Decimal:
         if self.models.slippage_ticks == 0:
             return NOTHING
-        text = f"{self.models.seed}/{order.tag}/{order.left}".encode()
-        drawn = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-        return drawn % (self.models.slippage_ticks + 1) * self.floor.terms[order.symbol].tick_size
+        ticks = _drawn(self.models, f"{order.tag}/{order.left}", self.models.slippage_ticks)
+        return ticks * self.floor.terms[order.symbol].tick_size
+
+    def _offered(self, order: PaperOrder) -> Decimal:
+        """Return how many lots of the order the newest quote may fill."""
+        lots = self.models.lots_per_quote
+        if lots is None:
+            return order.left
+        return NOTHING if order.met == self.floor.quotes.get(order.symbol) else min(order.left, lots)
 
     def _fill(self, order: PaperOrder, volume: Decimal, price: Decimal) -> None:
         order.left -= volume
+        order.met = self.floor.quotes[order.symbol]
         held = next((one for one in self.book.positions if self._is_meant(one, order)), None)
         profit = NOTHING
         if held is None:
@@ -208,6 +219,12 @@ class _Meeting:
     def _end(self, order: PaperOrder, state: OrderState) -> None:
         self.book.orders.remove(order)
         self.happened.ended.append(seen(order, state, self.floor.at_ms))
+
+
+def _drawn(models: PaperModels, what: str, most: int) -> int:
+    """Return a number from 0 to `most`, always the same for the same seed and thing."""
+    text = f"{models.seed}/{what}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") % (most + 1)
 
 
 def _is_over(order: PaperOrder, at_ms: int) -> bool:

@@ -1,14 +1,17 @@
 """The paper venue: does each time it is asked what it is asked, on books that are kept, at quotes as they come."""
 
+import asyncio
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
-from decimal import Decimal
-from time import time
+from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
 
-from core.errors.exceptions import TickgateError
-from core.model.orders import Order, OrderState, OrderType
+from core.errors.exceptions import TickgateError, Unavailable
+from core.model.orders import Order, OrderState
+from core.model.paper import PaperPage
 from core.model.venues import (
     OrderChange,
     TradingAccount,
@@ -16,13 +19,17 @@ from core.model.venues import (
     VenueReport,
     VenueView,
 )
-from core.ports.paper import OpenPaperBook, PaperBooks
-from core.trading.market import Market, Quotes, market_of
+from core.ports.paper import PaperBooks
+from core.trading.market import Quotes, markets_of
+from core.trading.paper.admission import refusal_of, worth
 from core.trading.paper.book import Floor, Happened, PaperBook, PaperModels, PaperOrder, PaperPosition
-from core.trading.paper.fills import seen, step, working_state
+from core.trading.paper.fills import due_ms, seen, step, working_state
 
 log = structlog.get_logger(__name__)
 
+TRIES_MAX: Final = 50
+"""As often another process may be quicker with the same account."""
+Result = TypeVar("Result")
 _S = OrderState
 _read = msgspec.json.Decoder(PaperBook).decode
 
@@ -34,61 +41,60 @@ class PaperVenue:
     books: PaperBooks
     quotes: Quotes
     models: PaperModels = field(default_factory=PaperModels)
+    _turns: MutableMapping[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def send(self, account: TradingAccount, order: Order) -> VenueReport:
-        async with self.books.opened(account) as kept:
-            book = _book(kept, account)
-            floor = await self._floor(kept, book, order.symbol)
-            if refusal := self._refused(account, book, order, floor):
-                return refusal
+        def take(book: PaperBook, floor: Floor) -> tuple[VenueReport, Happened | None]:
+            if refusal := refusal_of(account, book, order, floor, self.models):
+                return refusal, None
             taken = self._taken(book, order, floor.at_ms)
             book.orders.append(taken)
             happened = step(book, floor, self.models, hedging=account.hedging)
-            await _keep(kept, book, happened)
-            return _report(taken, happened)
+            return _report(taken, happened), happened
+
+        return await self._changed(account, take, order.symbol)
 
     async def cancel(self, account: TradingAccount, order: str) -> VenueReport:
-        async with self.books.opened(account) as kept:
-            book = _book(kept, account)
-            working = next((one for one in book.orders if one.ticket == order), None)
+        def take_back(book: PaperBook, floor: Floor) -> tuple[VenueReport | None, Happened | None]:
+            working = _working(book, order)
             if working is None:
-                return await _ended(kept, order)
+                return None, None
             book.orders.remove(working)
-            ended = seen(working, _S.CANCELED, _now_ms())
-            await _keep(kept, book, Happened(ended=[ended]))
-            return VenueReport(state=_S.CANCELED, order=order)
+            ended = seen(working, _S.CANCELED, floor.at_ms)
+            return VenueReport(state=_S.CANCELED, order=order), Happened(ended=[ended])
+
+        # No quote has a say in it: it is taken back also while there is none.
+        report = await self._changed(account, take_back, quoted=False)
+        return report or await self._ended(account, order)
 
     async def modify(self, account: TradingAccount, order: str, change: OrderChange) -> VenueReport:
-        async with self.books.opened(account) as kept:
-            book = _book(kept, account)
-            working = next((one for one in book.orders if one.ticket == order), None)
+        def alter(book: PaperBook, floor: Floor) -> tuple[VenueReport | None, Happened | None]:
+            working = _working(book, order)
             if working is None:
-                return await _ended(kept, order)
+                return None, None
             for name in ("price", "stop_price", "stop_loss", "take_profit"):
                 if (value := getattr(change, name)) is not None:
                     setattr(working, name, value)
-            floor = await self._floor(kept, book, working.symbol)
             happened = step(book, floor, self.models, hedging=account.hedging)
-            await _keep(kept, book, happened)
-            return _report(working, happened)
+            return _report(working, happened), happened
+
+        return await self._changed(account, alter) or await self._ended(account, order)
 
     async def view(self, account: TradingAccount, since_ms: int) -> VenueView:
-        async with self.books.opened(account) as kept:
-            book = _book(kept, account)
-            floor = await self._floor(kept, book)
-            deals, ended = await kept.happened(since_ms)
-            equity, margin = _worth(account, book, floor)
-            return VenueView(
-                at_ms=floor.at_ms,
-                balance=book.balance,
-                equity=equity,
-                margin=margin,
-                margin_free=None if equity is None or margin is None else equity - margin,
-                orders=tuple(seen(one, working_state(one), one.at_ms) for one in book.orders),
-                ended=tuple(ended),
-                deals=tuple(deals),
-                positions=tuple(_position(one) for one in book.positions),
-            )
+        page, past = await self.books.viewed(account, since_ms)
+        book, floor = _book(page, account), await self._floor(page)
+        equity, margin = worth(account, book, floor)
+        return VenueView(
+            at_ms=floor.at_ms,
+            balance=book.balance,
+            equity=equity,
+            margin=margin,
+            margin_free=None if equity is None or margin is None else equity - margin,
+            orders=tuple(seen(one, working_state(one), one.at_ms) for one in book.orders),
+            ended=past.ended,
+            deals=past.deals,
+            positions=tuple(_position(one) for one in book.positions),
+        )
 
     async def advance_all(self) -> int:
         """Let all orders and positions meet the newest quotes; return how many accounts there were.
@@ -104,56 +110,68 @@ class PaperVenue:
         return len(busy)
 
     async def advance(self, account: TradingAccount) -> None:
-        """Let one account's orders and positions meet the newest quotes. Raises: Unavailable."""
-        async with self.books.opened(account) as kept:
-            book = _book(kept, account)
-            before = msgspec.json.encode(book)
-            floor = await self._floor(kept, book)
-            happened = step(book, floor, self.models, hedging=account.hedging)
-            if msgspec.json.encode(book) != before:
-                await _keep(kept, book, happened)
+        """Let one account's orders and positions meet the newest quotes. Raises: Unavailable, UnknownOutcome."""
 
-    async def _floor(self, kept: OpenPaperBook, book: PaperBook, *more: str) -> Floor:
-        symbols = sorted({*more, *(o.symbol for o in book.orders), *(p.symbol for p in book.positions)})
-        markets: dict[str, Market] = {
-            symbol: await market_of(symbol, await kept.listing(symbol), self.quotes) for symbol in symbols
-        }
+        def go_on(book: PaperBook, floor: Floor) -> tuple[None, Happened | None]:
+            before = msgspec.json.encode(book)
+            happened = step(book, floor, self.models, hedging=account.hedging)
+            return None, None if msgspec.json.encode(book) == before else happened
+
+        await self._changed(account, go_on)
+
+    async def _changed(
+        self,
+        account: TradingAccount,
+        do: Callable[[PaperBook, Floor], tuple[Result, Happened | None]],
+        symbol: str = "",
+        *,
+        quoted: bool = True,
+    ) -> Result:
+        """Do something to a book: read it, then ask for quotes, and keep what came of it unless it was changed since.
+
+        Nothing is locked meanwhile, so that quotes which do not come keep nobody waiting; who is too late begins anew.
+        Within this process one waits for the other. Where nothing happened nothing is kept.
+        """
+        turn = self._turns.setdefault((account.tenant, account.id), asyncio.Lock())
+        async with turn:
+            for _ in range(TRIES_MAX):
+                page = await self.books.opened(account, symbol)
+                book, floor = _book(page, account), await self._floor(page, symbol, quoted=quoted)
+                result, happened = do(book, floor)
+                if happened is None or await self._keep(account, page, book, happened):
+                    return result
+        raise Unavailable("the account is too busy on paper", code="PAPER_BUSY", detail=account.id)
+
+    async def _keep(
+        self, account: TradingAccount, page: PaperPage, book: PaperBook, happened: Happened
+    ) -> bool:
+        guarded = any(p.stop_loss is not None or p.take_profit is not None for p in book.positions)
+        return await self.books.keep(
+            account,
+            page,
+            msgspec.json.encode(book),
+            symbols=_symbols(book),
+            busy=bool(book.orders) or guarded,
+            deals=happened.deals,
+            ended=happened.ended,
+        )
+
+    async def _floor(self, page: PaperPage, symbol: str = "", *, quoted: bool = True) -> Floor:
+        symbols = {one.symbol for one in page.listing.instruments} | ({symbol} if symbol else set())
+        markets = await markets_of(sorted(symbols), page.listing, self.quotes) if quoted else {}
         return Floor(
-            at_ms=_now_ms(),
+            at_ms=page.at_ms,
             quotes={symbol: m.quote for symbol, m in markets.items() if m.quote is not None},
             terms={symbol: m.terms for symbol, m in markets.items() if m.terms is not None},
             rates={symbol: m.rate for symbol, m in markets.items() if m.rate is not None},
         )
 
-    def _refused(
-        self, account: TradingAccount, book: PaperBook, order: Order, floor: Floor
-    ) -> VenueReport | None:
-        if not floor.known(order.symbol):
-            return _no("SYMBOL_UNKNOWN", "nothing is known of this symbol here")
-        if order.type is OrderType.MARKET and floor.quote(order.symbol, self.models.quote_age_ms_max) is None:
-            return _no("MARKET_CLOSED", "there is no fresh quote")
-        terms = floor.terms[order.symbol]
-        if not terms.volume_min <= order.volume <= terms.volume_max or order.volume % terms.volume_step:
-            return _no("VOLUME_INVALID", "no such volume is taken")
-        if order.position and all(one.ticket != order.position for one in book.positions):
-            return _no("POSITION_CLOSED", "there is no such position")
-        return self._without_money(account, book, order, floor)
-
-    def _without_money(
-        self, account: TradingAccount, book: PaperBook, order: Order, floor: Floor
-    ) -> VenueReport | None:
-        if order.reduce_only or order.position:
-            return None
-        equity, margin = _worth(account, book, floor)
-        market = Market(
-            terms=floor.terms[order.symbol],
-            quote=floor.quotes.get(order.symbol),
-            rate=floor.rates[order.symbol],
-        )
-        needed = market.margin(order, account.leverage)
-        if equity is None or margin is None or needed is None or needed > equity - margin:
-            return _no("NO_MONEY", "the order needs more margin than is free")
-        return None
+    async def _ended(self, account: TradingAccount, ticket: str) -> VenueReport:
+        """Say how an order ended that does not work any more."""
+        past = await self.books.past_of(account, ticket)
+        if past.ended:
+            return VenueReport(state=past.ended[-1].state, order=ticket, deals=past.deals)
+        return VenueReport(state=_S.REJECTED, code="ORDER_UNKNOWN", reason="the venue has no such order")
 
     def _taken(self, book: PaperBook, order: Order, at_ms: int) -> PaperOrder:
         return PaperOrder(
@@ -171,20 +189,22 @@ class PaperVenue:
             take_profit=order.take_profit,
             expires_at_ms=order.expires_at_ms,
             position=order.position,
-            reduce_only=order.reduce_only,
-            due_ms=at_ms + self.models.latency_ms,
+            reduce_only=order.reduce_only or bool(order.position),
+            due_ms=due_ms(self.models, order.id, at_ms),
             at_ms=at_ms,
         )
 
 
-def _book(kept: OpenPaperBook, account: TradingAccount) -> PaperBook:
-    return PaperBook(balance=account.opening_balance) if kept.text is None else _read(kept.text)
+def _book(page: PaperPage, account: TradingAccount) -> PaperBook:
+    return PaperBook(balance=account.opening_balance) if page.text is None else _read(page.text)
 
 
-async def _keep(kept: OpenPaperBook, book: PaperBook, happened: Happened) -> None:
-    guarded = any(p.stop_loss is not None or p.take_profit is not None for p in book.positions)
-    text = msgspec.json.encode(book)
-    await kept.keep(text, busy=bool(book.orders) or guarded, deals=happened.deals, ended=happened.ended)
+def _symbols(book: PaperBook) -> set[str]:
+    return {one.symbol for one in book.orders} | {one.symbol for one in book.positions}
+
+
+def _working(book: PaperBook, ticket: str) -> PaperOrder | None:
+    return next((one for one in book.orders if one.ticket == ticket), None)
 
 
 def _report(order: PaperOrder, happened: Happened) -> VenueReport:
@@ -192,31 +212,6 @@ def _report(order: PaperOrder, happened: Happened) -> VenueReport:
     ended = next((one for one in happened.ended if one.ticket == order.ticket), None)
     state = working_state(order) if ended is None else ended.state
     return VenueReport(state=state, order=order.ticket, deals=deals)
-
-
-async def _ended(kept: OpenPaperBook, ticket: str) -> VenueReport:
-    """Say how an order ended that does not work any more."""
-    deals, ended = await kept.happened(0)
-    for one in reversed(ended):
-        if one.ticket == ticket:
-            return VenueReport(
-                state=one.state, order=ticket, deals=tuple(deal for deal in deals if deal.order == ticket)
-            )
-    return VenueReport(state=_S.REJECTED, code="ORDER_UNKNOWN", reason="the venue has no such order")
-
-
-def _worth(account: TradingAccount, book: PaperBook, floor: Floor) -> tuple[Decimal | None, Decimal | None]:
-    """Return equity and margin in use; None where a quote is missing."""
-    equity, margin = book.balance, Decimal(0)
-    for held in book.positions:
-        quote = floor.quotes.get(held.symbol)
-        if quote is None or not floor.known(held.symbol):
-            return None, None
-        size = floor.terms[held.symbol].contract_size * floor.rates[held.symbol] * held.volume
-        leaving = quote.bid if held.side.sign > 0 else quote.ask
-        equity += (leaving - held.price_open) * held.side.sign * size
-        margin += held.price_open * size / account.leverage
-    return equity, margin
 
 
 def _position(held: PaperPosition) -> VenuePosition:
@@ -231,11 +226,3 @@ def _position(held: PaperPosition) -> VenuePosition:
         take_profit=held.take_profit,
         at_ms=held.at_ms,
     )
-
-
-def _no(code: str, reason: str) -> VenueReport:
-    return VenueReport(state=_S.REJECTED, code=code, reason=reason)
-
-
-def _now_ms() -> int:
-    return int(time() * 1_000)

@@ -1,5 +1,6 @@
 """The paper book: every trigger by a table, and by a machine that whatever happens the sums are right."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from core.model.orders import OrderState, OrderType, Side, TimeInForce
 from core.model.risk import InstrumentTerms, QuoteSeen
 from core.trading.paper.book import Floor, Happened, PaperBook, PaperModels, PaperOrder
-from core.trading.paper.fills import DAY_MS, step
+from core.trading.paper.fills import DAY_MS, due_ms, step
 
 SYMBOL, NOW_MS, BALANCE = "EURUSD", 1_790_000_000_000, Decimal(100_000)
 TERMS = InstrumentTerms(
@@ -146,6 +147,23 @@ def test_slippage_is_never_in_ones_favour_and_always_the_same() -> None:
     assert (
         after(models=models, tag="t1")[1].deals[0].price == after(models=models, tag="t1")[1].deals[0].price
     )
+
+
+def test_latency_is_drawn_between_its_bounds_and_always_the_same() -> None:
+    models = PaperModels(latency_ms=20, latency_spread_ms=7, seed=3)
+    drawn = [due_ms(models, f"t{number}", NOW_MS) - NOW_MS for number in range(100)]
+    assert set(drawn) == set(range(20, 28))
+    assert drawn == [due_ms(models, f"t{number}", NOW_MS) - NOW_MS for number in range(100)]
+    assert drawn != [due_ms(replace(models, seed=4), f"t{number}", NOW_MS) - NOW_MS for number in range(100)]
+
+
+def test_a_quote_fills_its_lots_of_an_order_once() -> None:
+    models = PaperModels(lots_per_quote=Decimal("0.4"))
+    book, _ = after(models=models)
+    assert step(book, floor(), models, hedging=False).deals == []
+    assert [deal.volume for deal in step(book, floor(at_ms=NOW_MS + 1), models, hedging=False).deals] == [
+        Decimal("0.4")
+    ]
 
 
 @pytest.mark.parametrize(
