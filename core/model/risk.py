@@ -190,6 +190,16 @@ class KillSwitch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Halted:
+    """What keeps an order from being sent. by: kill switches and HALTED states that cover it, by scope and id; at_ms:
+    when that was looked at, by the ledger's clock.
+    """
+
+    at_ms: int
+    by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RiskRules:
     """What holds for an order: the strictest limits and the worst state of every scope; halts: by scope and id."""
 

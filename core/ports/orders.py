@@ -45,8 +45,11 @@ class OrderDesk(Protocol):
 class OrderLedger(OrderDesk, Protocol):
     """Where orders are moved on. Whoever moves one holds its account's lock until the work ends."""
 
-    def work(self, tenant: str) -> AbstractAsyncContextManager[Work]:
-        """Open a transaction for the tenant; it commits when left without an error. Raises: Unavailable."""
+    def work(self, tenant: str, *, holding_risk: bool = False) -> AbstractAsyncContextManager[Work]:
+        """Open a transaction for the tenant; it commits when left without an error. Raises: Unavailable.
+
+        holding_risk: as `RiskBook.hold` does, without asking the ledger for that alone.
+        """
 
     def operators_work(self) -> AbstractAsyncContextManager[Work]:
         """Open one for what belongs to no tenant; never for a caller. Raises: Unavailable."""
@@ -71,9 +74,12 @@ class OrderLedger(OrderDesk, Protocol):
         *,
         what: str,
         detail: Mapping[str, Any] | None = None,
+        done: Command | None = None,
         **changes: Any,
     ) -> OrderEntry:
         """Move a locked order on and write down that it was. changes: fields of the entry and of its order.
+
+        done: what need not be done about it any more.
 
         Raises: Defect: the move is not legal, or the order was changed beside us. Unavailable.
         """

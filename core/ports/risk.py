@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from core.model.risk import (
+        Halted,
         KillSwitch,
         LimitScope,
         LimitSet,
@@ -35,8 +36,8 @@ class RiskBook(Protocol):
     async def rules(self, work: Work, *, account: str, strategy: str, symbol: str) -> RiskRules:
         """Return what holds for an order. Raises: Unavailable, Corrupt: what was set cannot be read; both deny."""
 
-    async def halted(self, work: Work, *, account: str, strategy: str) -> tuple[str, ...]:
-        """Return the kill switches and HALTED states that cover an order, by scope and id. Raises as `rules` does."""
+    async def halted(self, work: Work, *, account: str, strategy: str) -> Halted:
+        """Return what keeps an order from being sent. Raises as `rules` does."""
 
 
 class RiskDesk(RiskBook, Protocol):

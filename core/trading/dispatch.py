@@ -13,7 +13,7 @@ import structlog
 from core.errors.exceptions import NotFound, Unavailable, UnknownOutcome
 from core.model.ledger import VIEW_AGE_MS_MAX, Command, OrderEntry, OutboxRow, Standing
 from core.model.orders import TERMINAL, OrderState
-from core.model.risk import Denial
+from core.model.risk import Denial, Halted
 from core.model.venues import OrderChange, TradingAccount, VenueReport
 from core.ports.access import Work
 from core.ports.orders import OrderLedger
@@ -66,33 +66,38 @@ class Dispatcher:
 
     async def _begin(self, tenant: str, order_id: str) -> tuple[TradingAccount, OrderEntry] | None:
         """Commit that the order is being sent; None where it is not to be."""
-        async with self.ledger.work(tenant) as work:
-            await self.risk.hold(work)
+        async with self.ledger.work(tenant, holding_risk=True) as work:
             try:
                 entry = await self.ledger.locked(work, order_id)
             except NotFound:
                 return None
             tracing.start(entry.traceparent)
-            standing = await self.ledger.lock_account(work, entry.order.account)
-            now_ms = await self.ledger.now_ms(work)
-            if entry.state is not _S.QUEUED or await self._kept_back(work, entry, now_ms):
+            if entry.state is not _S.QUEUED:
                 await self.ledger.done(work, order_id, Command.SEND)
                 return None
-            if not seen_lately(standing, now_ms):
+            order = entry.order
+            standing = await self.ledger.lock_account(work, order.account)
+            halted = await self.risk.halted(work, account=order.account, strategy=order.strategy)
+            if await self._kept_back(work, entry, halted):
+                return None
+            if not seen_lately(standing, halted.at_ms):
                 # Nothing is sent before the account has been matched with its venue; until then it stays to be done.
                 return None
-            await self.ledger.done(work, order_id, Command.SEND)
             entry = await self.settlement.move(
-                work, entry, _S.SENDING, what="order.sending", sent_at_ms=now_ms, absent_since_ms=None
+                work,
+                entry,
+                _S.SENDING,
+                what="order.sending",
+                done=Command.SEND,
+                sent_at_ms=halted.at_ms,
+                absent_since_ms=None,
             )
             return standing.account, entry
 
-    async def _kept_back(self, work: Work, entry: OrderEntry, now_ms: int) -> bool:
+    async def _kept_back(self, work: Work, entry: OrderEntry, halted: Halted) -> bool:
         """End an order that may not be sent any more."""
-        order = entry.order
-        halts = await self.risk.halted(work, account=order.account, strategy=order.strategy)
-        if halts:
-            scopes = ", ".join(halts)
+        if halted.by:
+            scopes = ", ".join(halted.by)
             denial = Denial(
                 check=1,
                 code="TRADING_HALTED",
@@ -101,14 +106,21 @@ class Dispatcher:
             )
             detail = {"denials": [denial.code], "halts": scopes}
             await self.settlement.move(
-                work, entry, _S.DENIED, what="order.denied", detail=detail, denials=(denial,)
+                work,
+                entry,
+                _S.DENIED,
+                what="order.denied",
+                detail=detail,
+                done=Command.SEND,
+                denials=(denial,),
             )
-        elif late(entry, now_ms):
+        elif late(entry, halted.at_ms):
             await self.settlement.move(
                 work,
                 entry,
                 _S.EXPIRED,
                 what="order.expired",
+                done=Command.SEND,
                 code="TOO_LATE",
                 reason="its time was over before it was sent",
             )

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from core.model.audit import AuditEvent
-from core.model.ledger import Fill, OrderEntry, Standing
+from core.model.ledger import Command, Fill, OrderEntry, Standing
 from core.model.orders import TERMINAL, OrderState, may_move
 from core.model.venues import Deal, VenueReport
 from core.ports.access import Work
@@ -42,11 +42,12 @@ class Settlement:
         *,
         what: str,
         detail: dict[str, Any] | None = None,
+        done: Command | None = None,
         actor: str = ACTOR,
         **changes: Any,
     ) -> OrderEntry:
         """Move an order on and write it down twice: among its events, and where nobody can change it."""
-        moved = await self.ledger.move(work, entry, state, what=what, detail=detail, **changes)
+        moved = await self.ledger.move(work, entry, state, what=what, detail=detail, done=done, **changes)
         event = AuditEvent(
             type=what,
             actor=actor,

@@ -150,7 +150,7 @@ async def test_nothing_is_set_between_a_judgement_and_its_commit(book: Book, cha
 
 async def test_nothing_is_set_between_the_last_look_and_the_sending(book: Book) -> None:
     async with book.work() as work:
-        assert await book.port.halted(work, account="a", strategy="s") == ()
+        assert (await book.port.halted(work, account="a", strategy="s")).by == ()
         engaging = asyncio.ensure_future(book.engage())
         await book.waiting(1)
         assert not engaging.done()
@@ -228,7 +228,7 @@ async def test_the_worst_state_of_all_scopes_holds(book: Book) -> None:
     await book.state(HALTED)
     assert (await book.rules()).state is HALTED
     async with book.work() as work:
-        assert await book.port.halted(work, account="a", strategy="s") == ("tenant",)
+        assert (await book.port.halted(work, account="a", strategy="s")).by == ("tenant",)
     await book.state(ACTIVE)
     assert (await book.rules()).state is REDUCING
 

@@ -45,10 +45,6 @@ _BOOKS: Final = (
     " join account_books b on b.tenant = a.tenant and b.account = a.id"
 )
 _LOCK: Final = f"{_BOOKS} where a.tenant = $1 and a.id = $2 for update of b"
-_LOCK_OF: Final = (
-    f"{_BOOKS} join orders o on o.tenant = a.tenant and o.account = a.id"
-    " where o.tenant = $1 and o.id = $2 for update of b"
-)
 _FACTS: Final = f"""
 with moving as (
     select symbol, side, volume - filled_volume as left_volume, notional, margin_needed, volume, filled_volume,
@@ -152,12 +148,6 @@ class PostgresOrderDesk:
             raise NotFound(f"there is no account {account!r}", code="ACCOUNT_NOT_FOUND")
         work.standings[account] = standing_of(account_of(row), row)
         return work.standings[account]
-
-    async def lock_account_of(self, work: PostgresWork, order_id: str) -> None:
-        """Lock an order's account, if there is such an order."""
-        row = await work.connection.fetchrow(_LOCK_OF, work.tenant, order_id)
-        if row is not None:
-            work.standings[row["id"]] = standing_of(account_of(row), row)
 
     async def add(self, work: PostgresWork, entry: OrderEntry) -> OrderEntry:
         detail = {"denials": [denial.code for denial in entry.denials]}

@@ -12,7 +12,9 @@ from core.adapters.postgres.order_desk import WORKING, PostgresOrderDesk, values
 from core.adapters.postgres.order_rows import (
     ACCOUNT,
     ASKED,
+    BOOK,
     ENTRY,
+    ENTRY_OF_O,
     FILL,
     HOLDING,
     STANDS,
@@ -23,6 +25,7 @@ from core.adapters.postgres.order_rows import (
     json_of,
     ms,
     outbox_row_of,
+    standing_of,
 )
 from core.adapters.postgres.pool import Postgres
 from core.adapters.postgres.work import PostgresWork, operators_work, work_of
@@ -45,12 +48,29 @@ _MOVE: Final = (
     " counted as (update account_books b set moves = moves + 1 from moved"
     " where b.tenant = moved.tenant and b.account = moved.account),"
     " told as (insert into order_events (tenant, order_id, seq, old_state, new_state, what, detail, traceparent)"
-    " select tenant, id, version, $4::text, $5::text, $6::text, $7::jsonb, $8::text from moved) select * from moved"
+    " select tenant, id, version, $4::text, $5::text, $6::text, $7::jsonb, $8::text from moved),"
+    " done as (delete from order_outbox x using moved where x.tenant = moved.tenant and x.order_id = moved.id"
+    " and x.command = $9::text) select * from moved"
+)
+_LOCK: Final = (
+    # Both rows are as they are under the locks, whoever had them before: the account's first, as everybody takes them.
+    f"select {ACCOUNT}, {BOOK}, {ENTRY_OF_O} from orders o join accounts a on a.tenant = o.tenant and a.id = o.account"
+    " join account_books b on b.tenant = o.tenant and b.account = o.account"
+    " where o.tenant = $1 and o.id = $2 for update of b, o"
 )
 _DUE: Final = (
     "update order_outbox o set due_at = clock_timestamp() + make_interval(secs => $2), tries = tries + 1"
     " from (select id from order_outbox where due_at <= clock_timestamp() order by due_at limit $1"
     " for update skip locked) due where o.id = due.id returning o.*"
+)
+_HELD: Final = tuple(name for name in HOLDING.split(", ") if name != "account")
+_HOLD: Final = (
+    "with held as (select * from unnest($3::text[], $4::text[], $5::text[], $6::numeric[], $7::numeric[],"
+    f" $8::numeric[], $9::numeric[], $10::text[], $11::bigint[]) as held ({', '.join(_HELD)})),"
+    " gone as (delete from positions where tenant = $1 and account = $2 and ticket <> all($3::text[]))"
+    f" insert into positions (tenant, account, {', '.join(_HELD)}) select $1, $2, held.* from held"
+    " on conflict (tenant, account, ticket) do update set"
+    f" {', '.join(f'{name} = excluded.{name}' for name in _HELD if name != 'ticket')}"
 )
 HINTED_LEASE_S: Final = 20.0
 _DUE_OF: Final = (
@@ -67,8 +87,8 @@ class PostgresOrderLedger(PostgresOrderDesk):
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
-    def work(self, tenant: str) -> AbstractAsyncContextManager[PostgresWork]:
-        return work_of(self._postgres, tenant)
+    def work(self, tenant: str, *, holding_risk: bool = False) -> AbstractAsyncContextManager[PostgresWork]:
+        return work_of(self._postgres, tenant, holding_risk=holding_risk)
 
     def operators_work(self) -> AbstractAsyncContextManager[PostgresWork]:
         return operators_work(self._postgres)
@@ -85,14 +105,13 @@ class PostgresOrderLedger(PostgresOrderDesk):
         return entry_of(row)
 
     async def locked(self, work: PostgresWork, order_id: str) -> OrderEntry:
-        # The account's lock first, as everybody does, then the order as it is under it.
-        await self.lock_account_of(work, order_id)
-        row = await work.connection.fetchrow(
-            f"select {ENTRY} from orders where tenant = $1 and id = $2 for update", work.tenant, order_id
-        )
+        row = await work.connection.fetchrow(_LOCK, work.tenant, order_id)
         if row is None:
-            raise not_found(order_id)
-        return entry_of(row)
+            # Denied before its account had any other order: it has no book, and never moves.
+            return await self.found(work, order_id)
+        entry = entry_of(row)
+        work.standings[entry.order.account] = standing_of(account_of(row), row)
+        return entry
 
     async def move(
         self,
@@ -102,6 +121,7 @@ class PostgresOrderLedger(PostgresOrderDesk):
         *,
         what: str,
         detail: Mapping[str, Any] | None = None,
+        done: Command | None = None,
         **changes: Any,
     ) -> OrderEntry:
         if state is not entry.state and not may_move(entry.state, state):
@@ -111,7 +131,7 @@ class PostgresOrderLedger(PostgresOrderDesk):
                 detail=entry.order.id,
             )
         names, values = _assignments(changes)
-        places = [f"{name} = ${number}" for number, name in enumerate(names, 9)]
+        places = [f"{name} = ${number}" for number, name in enumerate(names, 10)]
         assigned = ", ".join(
             ["state = $5", "version = version + 1", "updated_at = clock_timestamp()", *places]
         )
@@ -124,6 +144,7 @@ class PostgresOrderLedger(PostgresOrderDesk):
             what,
             json_of(dict(detail or {})),
             current_traceparent() or entry.traceparent,
+            done,
             *values,
         )
         if row is None:
@@ -219,19 +240,10 @@ class PostgresOrderLedger(PostgresOrderDesk):
         return [holding_of(row) for row in rows]
 
     async def hold(self, work: PostgresWork, account: str, holdings: Sequence[Holding]) -> None:
-        await work.connection.execute(
-            "delete from positions where tenant = $1 and account = $2", work.tenant, account
-        )
-        names = HOLDING.split(", ")
-        places = ", ".join(f"${number}" for number in range(2, len(names) + 2))
-        rows = [
-            (work.tenant, *(one.order if name == "order_id" else getattr(one, name) for name in names))
-            for one in holdings
+        columns = [
+            [one.order if name == "order_id" else getattr(one, name) for one in holdings] for name in _HELD
         ]
-        if rows:
-            await work.connection.executemany(
-                f"insert into positions (tenant, {HOLDING}) values ($1, {places})", rows
-            )
+        await work.connection.execute(_HOLD, work.tenant, account, *columns)
 
     async def stand(self, work: PostgresWork, standing: Standing) -> None:
         await work.connection.execute(

@@ -50,13 +50,21 @@ STANDS: Final = (
     "traceparent",
 )
 """Columns that are fields of the entry, as they are."""
-ENTRY: Final = ", ".join(
-    (*ASKED, *STANDS, "state, version, denials, submitted_at, updated_at, sent_at, absent_since")
+_ENTRY: Final = (
+    *ASKED,
+    *STANDS,
+    *("state", "version", "denials", "submitted_at", "updated_at", "sent_at", "absent_since"),
 )
-ACCOUNT: Final = "a.tenant, a.id, a.venue, a.source, a.currency, a.leverage, a.margin_mode, a.opening_balance"
+ENTRY: Final = ", ".join(_ENTRY)
+ENTRY_OF_O: Final = ", ".join(f"o.{name}" for name in _ENTRY)
+"""The same of orders called o, where others are joined to them."""
+ACCOUNT: Final = (
+    "a.tenant, a.id as account_id, a.venue, a.source, a.currency, a.leverage, a.margin_mode,"
+    " a.opening_balance"
+)
 BOOK: Final = (
-    "b.balance, b.equity, b.margin, b.margin_free, b.notional, b.day, b.day_start_equity, b.peak_equity,"
-    " b.consecutive_rejects, b.deals_until_ms, b.moves, b.viewed_at, b.reconciled_at"
+    "b.balance, b.equity, b.margin, b.margin_free, b.notional as notional_held, b.day, b.day_start_equity,"
+    " b.peak_equity, b.consecutive_rejects, b.deals_until_ms, b.moves, b.viewed_at, b.reconciled_at"
 )
 FILL: Final = (
     "account, deal, order_id, venue_order, position, symbol, side, volume, price, profit, commission, at_ms"
@@ -97,7 +105,7 @@ def entry_of(row: asyncpg.Record) -> OrderEntry:
 def account_of(row: asyncpg.Record) -> TradingAccount:
     return TradingAccount(
         tenant=row["tenant"],
-        id=row["id"],
+        id=row["account_id"],
         venue=row["venue"],
         source=row["source"],
         currency=row["currency"],
@@ -114,7 +122,7 @@ def standing_of(account: TradingAccount, row: asyncpg.Record) -> Standing:
         equity=row["equity"],
         margin=row["margin"],
         margin_free=row["margin_free"],
-        notional=row["notional"],
+        notional=row["notional_held"],
         day=row["day"],
         day_start_equity=row["day_start_equity"],
         peak_equity=row["peak_equity"],

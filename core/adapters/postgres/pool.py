@@ -82,12 +82,15 @@ class Postgres:
             yield connection
 
     @asynccontextmanager
-    async def of_tenant(self, tenant: str, *, durable: bool = True) -> AsyncIterator[asyncpg.Connection]:
+    async def of_tenant(
+        self, tenant: str, *, durable: bool = True, first: str = ""
+    ) -> AsyncIterator[asyncpg.Connection]:
         """Borrow a connection inside a transaction that sees and writes this tenant's rows only.
 
         Row-level security sees to it whatever the SQL says. durable: False does not wait for the disk; a crash of the
-        server may lose what was committed, though never without all that was committed later. No transaction is opened
-        within. Raises as `acquire` does.
+        server may lose what was committed, though never without all that was committed later. first: a statement to
+        begin with, in the same round trip, `{tenant}` in it being the tenant. No transaction is opened within. Raises
+        as `acquire` does.
         """
         trace = tracing.CURRENT.get()
         application = f"tickgate {trace.trace_id}" if trace else "tickgate"
@@ -98,6 +101,8 @@ class Postgres:
         )
         if not durable:
             opening += ", set_config('synchronous_commit', 'off', true)"
+        if first:
+            opening += f"; {first.format(tenant=_literal(tenant))}"
         async with self.acquire() as connection:
             try:
                 # One round trip instead of two, which asyncpg's own transactions would take.

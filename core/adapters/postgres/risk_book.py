@@ -11,16 +11,14 @@ from typing import Final
 
 import asyncpg
 
+from core.adapters.postgres.order_rows import ms
 from core.adapters.postgres.risk_rows import NEWEST_LIMITS, limit_set_of
-from core.adapters.postgres.work import PostgresWork
+from core.adapters.postgres.work import HOLD_RISK, PostgresWork
 from core.errors.exceptions import Corrupt
-from core.model.risk import RiskRules, TradingState
+from core.model.risk import Halted, RiskRules, TradingState
 from core.trading.limits import merged
 
-SHARE: Final = (
-    "select pg_advisory_xact_lock_shared(hashtextextended('tickgate.risk/', 0)),"
-    " pg_advisory_xact_lock_shared(hashtextextended('tickgate.risk/' || $1, 0))"
-)
+SHARE: Final = HOLD_RISK.format(tenant="$1")
 ALONE: Final = "select pg_advisory_xact_lock(hashtextextended('tickgate.risk/' || $1, 0))"
 """Of one tenant, or of everybody where it is empty."""
 _WORST: Final = (TradingState.HALTED, TradingState.REDUCING, TradingState.ACTIVE)
@@ -37,6 +35,10 @@ _STOPS: Final = (
     f" and {_COVERS}"
 )
 """One statement, because each is a round trip under the order's locks. A switch has no state."""
+_HALTED: Final = (
+    f"select clock_timestamp() as now, stops.* from (select) one left join ({_STOPS}) stops on true"
+    " order by scope, target"
+)
 _LIMITS: Final = NEWEST_LIMITS.format(
     where="and (scope = 'tenant' or scope = 'account' and target = $2 or scope = 'strategy' and target = $3"
     " or scope = 'symbol' and target = $4)"
@@ -66,11 +68,12 @@ class PostgresRiskBook:
             raise Corrupt("risk limits cannot be read", code="RISK_LIMITS_UNREADABLE", detail=str(e)) from e
         return RiskRules(limits=limits, state=_worst(state for _, state in states), halts=halts)
 
-    async def halted(self, work: PostgresWork, *, account: str, strategy: str) -> tuple[str, ...]:
+    async def halted(self, work: PostgresWork, *, account: str, strategy: str) -> Halted:
         await self.hold(work)
-        rows = await work.connection.fetch(f"{_STOPS} order by scope, target", work.tenant, account, strategy)
-        halts, states = _stops(rows)
-        return (*halts, *(name for name, state in states if state is TradingState.HALTED))
+        rows = await work.connection.fetch(_HALTED, work.tenant, account, strategy)
+        halts, states = _stops(row for row in rows if row["scope"] is not None)
+        halted = (name for name, state in states if state is TradingState.HALTED)
+        return Halted(at_ms=ms(rows[0]["now"]) or 0, by=(*halts, *halted))
 
 
 def _stops(

@@ -2,12 +2,19 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 import asyncpg
 
 from core.adapters.postgres.pool import Postgres
 from core.model.audit import AuditEvent
 from core.model.ledger import Standing
+
+HOLD_RISK: Final = (
+    "select pg_advisory_xact_lock_shared(hashtextextended('tickgate.risk/', 0)),"
+    " pg_advisory_xact_lock_shared(hashtextextended('tickgate.risk/' || {tenant}, 0))"
+)
+"""Holds changes of the tenant's risk off, and of everybody's. tenant: SQL for its name."""
 
 
 class PostgresWork:
@@ -17,10 +24,10 @@ class PostgresWork:
     what `tell` writes to the audit trail right before it commits.
     """
 
-    def __init__(self, tenant: str, connection: asyncpg.Connection) -> None:
+    def __init__(self, tenant: str, connection: asyncpg.Connection, *, holds_risk: bool = False) -> None:
         self.tenant = tenant
         self.connection = connection
-        self.holds_risk = False
+        self.holds_risk = holds_risk
         self.standings: dict[str, Standing] = {}
         self.untold: list[AuditEvent] = []
         self.tell: Callable[[], Awaitable[None]] | None = None
@@ -32,10 +39,12 @@ class PostgresWork:
 
 
 @asynccontextmanager
-async def work_of(postgres: Postgres, tenant: str) -> AsyncIterator[PostgresWork]:
+async def work_of(
+    postgres: Postgres, tenant: str, *, holding_risk: bool = False
+) -> AsyncIterator[PostgresWork]:
     """Open a transaction for `tenant`; it commits when left without an error. Raises as `of_tenant` does."""
-    async with postgres.of_tenant(tenant) as connection:
-        work = PostgresWork(tenant, connection)
+    async with postgres.of_tenant(tenant, first=HOLD_RISK if holding_risk else "") as connection:
+        work = PostgresWork(tenant, connection, holds_risk=holding_risk)
         yield work
         await work.end()
 
