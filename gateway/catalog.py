@@ -1,6 +1,7 @@
 """The route catalogue: every endpoint, who may use it, how large its body and how long its answer may be."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -40,10 +41,10 @@ from gateway import (
     risk_catalog,
     source_catalog,
 )
+from gateway.contents import JOB_CANCELLED, JSON_TYPE, LATER, refused, shown
 from gateway.door import Door, Doors
 from gateway.oauth_requests import FORM_TYPE
 from gateway.parameters import NoParameters
-from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.record_shapes import MARK_PAGE
 from gateway.routing import Access, Content, Endpoint, Handler, RateClass
 
@@ -58,10 +59,6 @@ FILES: Final = tuple(CONTENT_FORMATS)
 EXPORTED: Final = tuple(kind.partition(";")[0] for kind in EXPORT_CONTENT_TYPES.values())
 
 
-def _missing(what: str) -> Content:
-    return Content(description=what, schema=answers.Problem, types=(PROBLEM_TYPE,))
-
-
 def _market(name: str, handler: Handler, query: type[Message], page: Content) -> Endpoint:
     return Endpoint(
         method="GET",
@@ -74,24 +71,15 @@ def _market(name: str, handler: Handler, query: type[Message], page: Content) ->
         headers=("Prefer",),
         answers={
             200: page,
-            202: Content(
-                description="It takes longer than the caller waits; the answer will be at Location.",
-                schema=answers.AcceptedJob,
-                headers=("Location", "Retry-After", "Preference-Applied"),
-            ),
-            404: _missing("The tenant has no such source."),
-            409: _missing("The job was cancelled while its caller waited."),
+            202: replace(LATER, headers=(*LATER.headers, "Preference-Applied")),
+            404: refused("The tenant has no such source."),
+            409: JOB_CANCELLED,
         },
     )
 
 
-def _page(schema: type[msgspec.Struct], types: tuple[str, ...] = ("application/json",)) -> Content:
-    return Content(
-        description=_title(schema),
-        schema=schema,
-        types=types,
-        headers=("Link", "X-Next-Cursor", "Preference-Applied"),
-    )
+def _page(schema: type[msgspec.Struct], types: tuple[str, ...] = (JSON_TYPE,)) -> Content:
+    return shown(schema, "Link", "X-Next-Cursor", "Preference-Applied", types=types)
 
 
 def _export(name: str, handler: Handler, query: type[Message]) -> Endpoint:
@@ -109,7 +97,7 @@ def _export(name: str, handler: Handler, query: type[Message]) -> Endpoint:
                 types=EXPORTED,
                 headers=("Content-Disposition",),
             ),
-            404: _missing("The tenant has no such source."),
+            404: refused("The tenant has no such source."),
         },
     )
 
@@ -121,10 +109,10 @@ def _oauth(name: str, handler: Handler, form: type[msgspec.Struct], answer: type
         handler=handler,
         access=Access.PUBLIC,
         rate=RateClass.TOKEN,
-        body=Content(description=_title(form), schema=form, types=(FORM_TYPE,)),
+        body=shown(form, types=(FORM_TYPE,)),
         body_bytes_max=TOKEN_BODY_BYTES_MAX,
         answers={
-            200: Content(description=_title(answer), schema=answer),
+            200: shown(answer),
             400: Content(description="Refused, and why.", schema=answers.OAuthError),
             401: Content(
                 description="The client is not known, or its secret is another.",
@@ -133,10 +121,6 @@ def _oauth(name: str, handler: Handler, form: type[msgspec.Struct], answer: type
             ),
         },
     )
-
-
-def _title(schema: type[msgspec.Struct]) -> str:
-    return (schema.__doc__ or "").partition("\n")[0]
 
 
 ENDPOINTS: Final = (
@@ -204,7 +188,7 @@ ENDPOINTS: Final = (
         rate=RateClass.PUBLIC,
         answers={
             200: Content(description="A page.", types=("text/html",)),
-            404: _missing("The documentation is turned off."),
+            404: refused("The documentation is turned off."),
         },
     ),
     Endpoint(
@@ -270,7 +254,7 @@ ENDPOINTS: Final = (
                 types=FILES,
                 headers=("Link", "X-Next-Cursor"),
             ),
-            409: _missing("The job has not finished yet."),
+            409: refused("The job has not finished yet."),
         },
     ),
     Endpoint(
@@ -287,7 +271,7 @@ ENDPOINTS: Final = (
                 schema=answers.Job,
                 headers=("Retry-After",),
             ),
-            409: _missing("The job has ended already."),
+            409: refused("The job has ended already."),
         },
     ),
     Endpoint(
@@ -331,7 +315,7 @@ ENDPOINTS: Final = (
                 schema=answers.AcceptedJob,
                 headers=("Location", "Retry-After"),
             ),
-            409: _missing("A request with this Idempotency-Key is running, or it was replayed before."),
+            409: refused("A request with this Idempotency-Key is running, or it was replayed before."),
         },
     ),
     Endpoint(
@@ -355,7 +339,7 @@ ENDPOINTS: Final = (
         atomic=True,
         answers={
             201: Content(description="The key, with its secret.", schema=keys.KeyWithSecret),
-            409: _missing("A request with this Idempotency-Key is running, or the tenant has too many keys."),
+            409: refused("A request with this Idempotency-Key is running, or the tenant has too many keys."),
         },
     ),
     Endpoint(
@@ -370,8 +354,8 @@ ENDPOINTS: Final = (
         atomic=True,
         answers={
             200: Content(description="The key, with its new secret.", schema=keys.KeyWithSecret),
-            404: _missing("There is no such key."),
-            409: _missing("A request with this Idempotency-Key is running, or the key has ended."),
+            404: refused("There is no such key."),
+            409: refused("A request with this Idempotency-Key is running, or the key has ended."),
         },
     ),
     Endpoint(
@@ -383,7 +367,7 @@ ENDPOINTS: Final = (
         query=NoParameters,
         answers={
             204: Content(description="The key is good no more.", types=()),
-            404: _missing("There is no such key."),
+            404: refused("There is no such key."),
         },
     ),
     *source_catalog.ENDPOINTS,

@@ -12,8 +12,8 @@ from core.messages.jobs import JOBS
 from core.messages.message import Message
 from core.model.principals import Scope
 from gateway.answers import EpochMs, NextCursor, Uint
+from gateway.asking import accepted
 from gateway.authentication import require_scope
-from gateway.market import accepted
 from gateway.parameters import NoParameters, parse
 from gateway.routing import Call
 

@@ -8,8 +8,8 @@ from starlette.responses import Response
 from core.errors.exceptions import Conflict, NotFound
 from core.messages.jobs import ENDED, JOBS, JobState, raised_from
 from core.model.principals import Scope
+from gateway.asking import POLL_AFTER_S, written
 from gateway.authentication import require_scope
-from gateway.market import POLL_AFTER_S, written
 from gateway.parameters import NoParameters, parse
 from gateway.routing import Call
 

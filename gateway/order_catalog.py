@@ -6,7 +6,8 @@ import msgspec
 
 from core.messages.message import Message
 from core.model.principals import Scope
-from gateway import answers, order_stream, orders
+from gateway import order_stream, orders
+from gateway.contents import JOB_CANCELLED, LATER, refused, shown
 from gateway.order_shapes import (
     CanceledOrders,
     CancelWish,
@@ -23,24 +24,13 @@ from gateway.order_shapes import (
     StandingAnswer,
 )
 from gateway.parameters import NoParameters
-from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.routing import Content, Endpoint, Handler, RateClass
 
 BODY_BYTES_MAX: Final = 16 * 1024
 DEADLINE_S: Final = 15.0
 
 
-def _told(what: str) -> Content:
-    return Content(description=what, schema=answers.Problem, types=(PROBLEM_TYPE,))
-
-
-_LATER: Final = Content(
-    description="It takes longer than the caller waits; the answer will be at Location.",
-    schema=answers.AcceptedJob,
-    headers=("Location", "Retry-After"),
-)
-_JOB_CANCELLED: Final = _told("The job was cancelled while its caller waited.")
-_NO_ORDER: Final = _told("There is no such order.")
+_NO_ORDER: Final = refused("There is no such order.")
 
 
 def _reading(
@@ -53,14 +43,13 @@ def _reading(
     missing: str = "",
     paged: bool = False,
 ) -> Endpoint:
-    summary = (answer.__doc__ or "").partition("\n")[0]
     found: dict[int, Content] = {
-        200: Content(description=summary, schema=answer, headers=("Link", "X-Next-Cursor") if paged else ()),
-        202: _LATER,
-        409: _JOB_CANCELLED,
+        200: shown(answer, *(("Link", "X-Next-Cursor") if paged else ())),
+        202: LATER,
+        409: JOB_CANCELLED,
     }
     if missing:
-        found[404] = _told(missing)
+        found[404] = refused(missing)
     return Endpoint(
         method="GET",
         path=path,
@@ -76,10 +65,7 @@ def _reading(
 def _writing(
     path: str, handler: Handler, body: type[msgspec.Struct] | None, answer: type[msgspec.Struct], **more: Any
 ) -> Endpoint:
-    summary = (answer.__doc__ or "").partition("\n")[0]
-    content = (
-        None if body is None else Content(description=(body.__doc__ or "").partition("\n")[0], schema=body)
-    )
+    content = None if body is None else shown(body)
     return Endpoint(
         method="POST",
         path=path,
@@ -93,7 +79,7 @@ def _writing(
         idempotent=True,
         atomic=True,
         answers={
-            202: Content(description=summary, schema=answer, headers=more.get("headers", ())),
+            202: shown(answer, *more.get("headers", ())),
             **more["told"],
         },
     )
@@ -106,14 +92,14 @@ ENDPOINTS: Final = (
         OrderWish,
         OrderAnswer,
         headers=("Location",),
-        told={404: _told("There is no such account.")},
+        told={404: refused("There is no such account.")},
     ),
     _writing(
         "/v1/orders/cancel",
         orders.cancel_many,
         CancelWish,
         CanceledOrders,
-        told={404: _told("There is no such account.")},
+        told={404: refused("There is no such account.")},
     ),
     _writing("/v1/orders/{id}/cancel", orders.cancel, None, OrderAnswer, told={404: _NO_ORDER}),
     _writing("/v1/orders/{id}/modify", orders.modify, ChangeWish, OrderAnswer, told={404: _NO_ORDER}),

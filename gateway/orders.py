@@ -23,10 +23,10 @@ from core.model.ledger import Command, OrderEntry
 from core.model.orders import Order, OrderState, OrderType
 from core.model.venues import OrderChange
 from core.telemetry.tracing import current_traceparent
+from gateway.asking import answered
 from gateway.authentication import require_still_valid
 from gateway.bodies import parse_json
 from gateway.idempotency import stored
-from gateway.market import accepted, written
 from gateway.order_shapes import (
     CancelWish,
     ChangeWish,
@@ -135,26 +135,26 @@ async def listed(call: Call) -> Response:
     query = parse(call.request, OrderQuery)
     filters = ("account", "symbol", "state", "strategy", "client_order_id")
     asked = OrderPageQuestion(before=query.cursor, limit=query.limit, where=_where(query, filters))
-    return await _ask(call, "orders.page", asked)
+    return await answered(call, "orders.page", asked)
 
 
 async def read(call: Call) -> Response:
     """Show an order."""
     parse(call.request, NoParameters)
-    return await _ask(call, "orders.read", OrderQuestion(id=_asked_for(call)))
+    return await answered(call, "orders.read", OrderQuestion(id=_asked_for(call)))
 
 
 async def events(call: Call) -> Response:
     """Show all that has happened to an order."""
     parse(call.request, NoParameters)
-    return await _ask(call, "orders.events", OrderQuestion(id=_asked_for(call)))
+    return await answered(call, "orders.events", OrderQuestion(id=_asked_for(call)))
 
 
 async def fills(call: Call) -> Response:
     """List fills, oldest first."""
     query = parse(call.request, FillQuery)
     where = _where(query, ("account", "symbol", "order"))
-    return await _ask(
+    return await answered(
         call, "fills.page", FillPageQuestion(after=query.cursor, limit=query.limit, where=where)
     )
 
@@ -162,13 +162,13 @@ async def fills(call: Call) -> Response:
 async def positions(call: Call) -> Response:
     """List positions."""
     query = parse(call.request, PositionQuery)
-    return await _ask(call, "positions.list", PositionQuestion(account=query.account))
+    return await answered(call, "positions.list", PositionQuestion(account=query.account))
 
 
 async def standing(call: Call) -> Response:
     """Show how an account stands: balance, equity, margin."""
     parse(call.request, NoParameters)
-    return await _ask(call, "accounts.standing", StandingQuestion(id=id_of(call)))
+    return await answered(call, "accounts.standing", StandingQuestion(id=id_of(call)))
 
 
 def _order(call: Call, wish: OrderWish) -> Order:
@@ -206,12 +206,6 @@ def _hint(call: Call, order_id: str, command: Command | None = None) -> None:
     task = asyncio.create_task(tell())
     _hints.add(task)
     task.add_done_callback(_hints.discard)
-
-
-async def _ask(call: Call, function: str, asked: Message) -> Response:
-    timeout_ms = call.services.settings.gateway.answer_timeout_ms
-    answer = await call.services.queue.ask(function, asked, tenant=call.caller.tenant, timeout_ms=timeout_ms)
-    return accepted(answer) if isinstance(answer, str) else written(call, answer)
 
 
 def _where(query: Message, names: tuple[str, ...]) -> dict[str, str]:

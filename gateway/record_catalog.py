@@ -7,9 +7,9 @@ import msgspec
 
 from core.messages.message import Message
 from core.model.records import SHELVES, RecordKind
-from gateway import answers, records, similarity, topology
+from gateway import records, similarity, topology
+from gateway.contents import LATER, refused
 from gateway.parameters import NoParameters
-from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.record_shapes import SHAPES
 from gateway.routing import Content, Endpoint, Handler, RateClass
 from gateway.similarity import SEARCHES
@@ -18,17 +18,10 @@ BODY_BYTES_MAX: Final = 64 * 1024
 DEADLINE_S: Final = 15.0
 
 
-def _told(what: str) -> Content:
-    return Content(description=what, schema=answers.Problem, types=(PROBLEM_TYPE,))
-
-
-_LATER: Final = Content(
-    description="It takes longer than the caller waits; the answer will be at Location.",
-    schema=answers.AcceptedJob,
-    headers=("Location", "Retry-After"),
+_GONE: Final = refused("There is no such record.")
+_REFUSED: Final = refused(
+    "What it depends on, or what depends on it, is in the way; or the job was cancelled."
 )
-_GONE: Final = _told("There is no such record.")
-_REFUSED: Final = _told("What it depends on, or what depends on it, is in the way; or the job was cancelled.")
 
 
 def _endpoints_of(kind: RecordKind) -> Sequence[Endpoint]:
@@ -50,7 +43,7 @@ def _endpoints_of(kind: RecordKind) -> Sequence[Endpoint]:
             body=Content(description="What to keep.", schema=shapes.wish),
             body_bytes_max=BODY_BYTES_MAX,
             idempotent=True,
-            answers={201: made, 202: _LATER, 404: _told("What it names is not there."), 409: _REFUSED},
+            answers={201: made, 202: LATER, 404: refused("What it names is not there."), 409: _REFUSED},
             **writing,
         ),
         Endpoint(
@@ -58,7 +51,7 @@ def _endpoints_of(kind: RecordKind) -> Sequence[Endpoint]:
             path=f"/v1/{kind}",
             handler=_named(records.listed(kind), kind, "list", "List records, in the order of their ids."),
             query=shapes.query,
-            answers={200: page, 202: _LATER, 409: _REFUSED},
+            answers={200: page, 202: LATER, 409: _REFUSED},
             **reading,
         ),
         Endpoint(
@@ -67,7 +60,7 @@ def _endpoints_of(kind: RecordKind) -> Sequence[Endpoint]:
             handler=_named(records.read(kind), kind, "read", "Show a record."),
             query=NoParameters,
             headers=("If-None-Match",),
-            answers={200: record, 202: _LATER, 304: same, 404: _GONE, 409: _REFUSED},
+            answers={200: record, 202: LATER, 304: same, 404: _GONE, 409: _REFUSED},
             **reading,
         ),
         Endpoint(
@@ -80,7 +73,7 @@ def _endpoints_of(kind: RecordKind) -> Sequence[Endpoint]:
             body=Content(description="All of it.", schema=shelf.body),
             body_bytes_max=BODY_BYTES_MAX,
             headers=("If-Match",),
-            answers={200: record, 202: _LATER, 404: _GONE, 409: _REFUSED},
+            answers={200: record, 202: LATER, 404: _GONE, 409: _REFUSED},
             **writing,
         ),
         Endpoint(
@@ -92,7 +85,7 @@ def _endpoints_of(kind: RecordKind) -> Sequence[Endpoint]:
             query=NoParameters,
             headers=("If-Match",),
             answers={
-                202: _LATER,
+                202: LATER,
                 204: Content(description="It is gone.", types=()),
                 404: _GONE,
                 409: _REFUSED,
@@ -118,8 +111,8 @@ def _search_of(kind: RecordKind) -> Endpoint:
         body_bytes_max=BODY_BYTES_MAX,
         answers={
             200: Content(description="What was found.", schema=shapes.answer),
-            202: _LATER,
-            404: _told("There is no record of this id."),
+            202: LATER,
+            404: refused("There is no record of this id."),
             409: _REFUSED,
         },
     )
@@ -136,8 +129,8 @@ def _question_of(name: str, handler: Handler, query: type[Message], answer: type
         deadline_s=DEADLINE_S,
         answers={
             200: Content(description="The answer.", schema=answer),
-            202: _LATER,
-            404: _told("There is no such service."),
+            202: LATER,
+            404: refused("There is no such service."),
             409: _REFUSED,
         },
     )

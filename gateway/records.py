@@ -12,7 +12,6 @@ from starlette.responses import Response
 
 from core.errors.exceptions import Conflict, Invalid, NotFound
 from core.messages.jobs import Answer
-from core.messages.message import Message
 from core.messages.records import (
     RecordCreation,
     RecordDeletion,
@@ -21,9 +20,9 @@ from core.messages.records import (
     RecordUpdate,
 )
 from core.model.records import ID_PATTERN, SHELVES, Body, Deed, RecordKind
+from gateway.asking import accepted, answered, ask, written
 from gateway.bodies import parse_json
 from gateway.idempotency import HEADER as KEY_HEADER
-from gateway.market import accepted, written
 from gateway.parameters import NoParameters, parse
 from gateway.record_shapes import SHAPES
 from gateway.routing import Call, Handler
@@ -43,7 +42,7 @@ def create(kind: RecordKind) -> Handler:
         named = wish.pop("id")
         record_id = version if named is msgspec.UNSET else named
         asked = RecordCreation(id=record_id, body=wish, version=version)
-        answer = await _ask(call, kind, Deed.CREATE, asked)
+        answer = await ask(call, f"{kind}.{Deed.CREATE}", asked)
         if isinstance(answer, str):
             return accepted(answer)
         response = _one(call, answer, 201)
@@ -59,8 +58,7 @@ def listed(kind: RecordKind) -> Handler:
         given = {field: getattr(query, field) for field in SHELVES[kind].filters}
         where = {field: value for field, value in given.items() if value is not None}
         asked = RecordPageQuestion(after=query.cursor, limit=query.limit, where=where)
-        answer = await _ask(call, kind, Deed.PAGE, asked)
-        return accepted(answer) if isinstance(answer, str) else written(call, answer)
+        return await answered(call, f"{kind}.{Deed.PAGE}", asked)
 
     return page
 
@@ -68,7 +66,7 @@ def listed(kind: RecordKind) -> Handler:
 def read(kind: RecordKind) -> Handler:
     async def read(call: Call) -> Response:
         parse(call.request, NoParameters)
-        answer = await _ask(call, kind, Deed.READ, RecordQuestion(id=id_of(call)))
+        answer = await ask(call, f"{kind}.{Deed.READ}", RecordQuestion(id=id_of(call)))
         if isinstance(answer, str):
             return accepted(answer)
         if kind in STEADY and answer.version is not None and _is_known(call, answer.version):
@@ -84,7 +82,7 @@ def update(kind: RecordKind) -> Handler:
         record_id, expected = id_of(call), expected_version(call)
         body = _sound(parse_json(call, SHELVES[kind].body))
         asked = RecordUpdate(id=record_id, body=body, version=secrets.token_hex(16), expected=expected)
-        answer = await _ask(call, kind, Deed.UPDATE, asked)
+        answer = await ask(call, f"{kind}.{Deed.UPDATE}", asked)
         return accepted(answer) if isinstance(answer, str) else _one(call, answer, 200)
 
     return update
@@ -94,17 +92,10 @@ def delete(kind: RecordKind) -> Handler:
     async def delete(call: Call) -> Response:
         parse(call.request, NoParameters)
         asked = RecordDeletion(id=id_of(call), expected=expected_version(call))
-        answer = await _ask(call, kind, Deed.DELETE, asked)
+        answer = await ask(call, f"{kind}.{Deed.DELETE}", asked)
         return accepted(answer) if isinstance(answer, str) else Response(status_code=204)
 
     return delete
-
-
-async def _ask(call: Call, kind: RecordKind, deed: Deed, asked: Message) -> Answer | str:
-    timeout_ms = call.services.settings.gateway.answer_timeout_ms
-    return await call.services.queue.ask(
-        f"{kind}.{deed}", asked, tenant=call.caller.tenant, timeout_ms=timeout_ms
-    )
 
 
 def _sound(body: Body) -> dict[str, Any]:

@@ -2,12 +2,10 @@
 
 from typing import Any, Final
 
-import msgspec
-
 from core.model.principals import Scope
-from gateway import answers, risk
+from gateway import risk
+from gateway.contents import refused, shown
 from gateway.parameters import NoParameters
-from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.risk_shapes import (
     LimitsAnswer,
     LimitsPage,
@@ -23,34 +21,26 @@ from gateway.risk_shapes import (
     VersionPage,
     VersionQuery,
 )
-from gateway.routing import Content, Endpoint, RateClass
+from gateway.routing import Endpoint, RateClass
 
 BODY_BYTES_MAX: Final = 96 * 1024
 
 
-def _told(what: str) -> Content:
-    return Content(description=what, schema=answers.Problem, types=(PROBLEM_TYPE,))
-
-
-def _content(schema: type[msgspec.Struct], *headers: str) -> Content:
-    return Content(description=(schema.__doc__ or "").partition("\n")[0], schema=schema, headers=headers)
-
-
 _READ: Final[dict[str, Any]] = {"access": Scope.ORDERS_READ, "rate": RateClass.READ}
 _SET: Final[dict[str, Any]] = {"access": Scope.RISK_ADMIN, "rate": RateClass.WRITE, "query": NoParameters}
-_NO_SWITCH: Final = _told("There is no such kill switch.")
-_NO_PLACE: Final = _told("There is no such scope, or nothing is set here.")
+_NO_SWITCH: Final = refused("There is no such kill switch.")
+_NO_PLACE: Final = refused("There is no such scope, or nothing is set here.")
 
 ENDPOINTS: Final = (
     Endpoint(
         method="POST",
         path="/v1/kill-switches",
         handler=risk.engage,
-        body=_content(SwitchWish),
+        body=shown(SwitchWish),
         body_bytes_max=BODY_BYTES_MAX,
         idempotent=True,
         atomic=True,
-        answers={201: _content(SwitchAnswer, "Location"), 404: _told("There is no such account.")},
+        answers={201: shown(SwitchAnswer, "Location"), 404: refused("There is no such account.")},
         **_SET,
     ),
     Endpoint(
@@ -58,7 +48,7 @@ ENDPOINTS: Final = (
         path="/v1/kill-switches",
         handler=risk.switches,
         query=SwitchQuery,
-        answers={200: _content(SwitchPage)},
+        answers={200: shown(SwitchPage)},
         **_READ,
     ),
     Endpoint(
@@ -66,14 +56,14 @@ ENDPOINTS: Final = (
         path="/v1/kill-switches/{id}",
         handler=risk.switch,
         query=NoParameters,
-        answers={200: _content(SwitchAnswer), 404: _NO_SWITCH},
+        answers={200: shown(SwitchAnswer), 404: _NO_SWITCH},
         **_READ,
     ),
     Endpoint(
         method="DELETE",
         path="/v1/kill-switches/{id}",
         handler=risk.release,
-        answers={200: _content(SwitchAnswer), 404: _NO_SWITCH},
+        answers={200: shown(SwitchAnswer), 404: _NO_SWITCH},
         **_SET,
     ),
     Endpoint(
@@ -81,7 +71,7 @@ ENDPOINTS: Final = (
         path="/v1/risk-limits",
         handler=risk.limits,
         query=PlaceQuery,
-        answers={200: _content(LimitsPage)},
+        answers={200: shown(LimitsPage)},
         **_READ,
     ),
     Endpoint(
@@ -89,7 +79,7 @@ ENDPOINTS: Final = (
         path="/v1/risk-limits/{scope}/{id}",
         handler=risk.limits_of,
         query=NoParameters,
-        answers={200: _content(LimitsAnswer, "ETag"), 404: _NO_PLACE},
+        answers={200: shown(LimitsAnswer, "ETag"), 404: _NO_PLACE},
         **_READ,
     ),
     Endpoint(
@@ -97,17 +87,17 @@ ENDPOINTS: Final = (
         path="/v1/risk-limits/{scope}/{id}/versions",
         handler=risk.versions,
         query=VersionQuery,
-        answers={200: _content(VersionPage), 404: _NO_PLACE},
+        answers={200: shown(VersionPage), 404: _NO_PLACE},
         **_READ,
     ),
     Endpoint(
         method="PUT",
         path="/v1/risk-limits/{scope}/{id}",
         handler=risk.set_limits,
-        body=_content(LimitsWish),
+        body=shown(LimitsWish),
         body_bytes_max=BODY_BYTES_MAX,
         headers=("If-Match",),
-        answers={200: _content(LimitsAnswer, "ETag"), 404: _NO_PLACE},
+        answers={200: shown(LimitsAnswer, "ETag"), 404: _NO_PLACE},
         **_SET,
     ),
     Endpoint(
@@ -115,7 +105,7 @@ ENDPOINTS: Final = (
         path="/v1/trading-states",
         handler=risk.states,
         query=PlaceQuery,
-        answers={200: _content(StatePage)},
+        answers={200: shown(StatePage)},
         **_READ,
     ),
     Endpoint(
@@ -123,16 +113,16 @@ ENDPOINTS: Final = (
         path="/v1/trading-states/{scope}/{id}",
         handler=risk.state_of,
         query=NoParameters,
-        answers={200: _content(StateAnswer), 404: _NO_PLACE},
+        answers={200: shown(StateAnswer), 404: _NO_PLACE},
         **_READ,
     ),
     Endpoint(
         method="PUT",
         path="/v1/trading-states/{scope}/{id}",
         handler=risk.set_state,
-        body=_content(StateWish),
+        body=shown(StateWish),
         body_bytes_max=BODY_BYTES_MAX,
-        answers={200: _content(StateAnswer), 404: _NO_PLACE},
+        answers={200: shown(StateAnswer), 404: _NO_PLACE},
         **_SET,
     ),
 )

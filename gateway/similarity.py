@@ -18,8 +18,8 @@ from core.messages.similarity import (
 )
 from core.model.records import SHELVES, RecordId, RecordKind
 from gateway import answers
+from gateway.asking import answered
 from gateway.bodies import parse_json
-from gateway.market import accepted, written
 from gateway.parameters import NoParameters, parse
 from gateway.record_shapes import SHAPES
 from gateway.routing import Call
@@ -89,13 +89,7 @@ def search(kind: RecordKind) -> Callable[[Call], Awaitable[Response]]:
     async def search(call: Call) -> Response:
         parse(call.request, NoParameters)
         asked = _question(parse_json(call, SEARCHES[kind].question))
-        answer = await call.services.queue.ask(
-            f"{kind}.search",
-            asked,
-            tenant=call.caller.tenant,
-            timeout_ms=call.services.settings.gateway.answer_timeout_ms,
-        )
-        return accepted(answer) if isinstance(answer, str) else written(call, answer)
+        return await answered(call, f"{kind}.search", asked)
 
     return search
 

@@ -3,21 +3,17 @@
 from typing import Final
 
 from core.model.principals import Scope
-from gateway import answers, sources
+from gateway import sources
+from gateway.contents import refused
 from gateway.parameters import NoParameters
-from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.routing import Content, Endpoint, RateClass
 
 BODY_BYTES_MAX: Final = 4 * 1024
 
 
-def _told(what: str) -> Content:
-    return Content(description=what, schema=answers.Problem, types=(PROBLEM_TYPE,))
-
-
 _SOURCE: Final = Content(description="The source.", schema=sources.FeedSource, headers=("ETag",))
-_GONE: Final = _told("The tenant has no such source.")
-_CLOSED: Final = _told("The source is closed.")
+_GONE: Final = refused("The tenant has no such source.")
+_CLOSED: Final = refused("The source is closed.")
 
 ENDPOINTS: Final = (
     Endpoint(
@@ -46,7 +42,9 @@ ENDPOINTS: Final = (
                 schema=sources.SourceWithToken,
                 headers=("ETag", "Location"),
             ),
-            409: _told("A request with this Idempotency-Key is running, or the tenant has too many sources."),
+            409: refused(
+                "A request with this Idempotency-Key is running, or the tenant has too many sources."
+            ),
         },
     ),
     Endpoint(
@@ -86,7 +84,7 @@ ENDPOINTS: Final = (
                 headers=("ETag",),
             ),
             404: _GONE,
-            409: _told("A request with this Idempotency-Key is running, or the source is closed."),
+            409: refused("A request with this Idempotency-Key is running, or the source is closed."),
         },
     ),
     Endpoint(

@@ -16,7 +16,7 @@ from core.messages.topology import (
 )
 from core.model.records import RecordId
 from gateway import answers
-from gateway.market import accepted, written
+from gateway.asking import answered
 from gateway.parameters import NoParameters, parse
 from gateway.records import id_of
 from gateway.routing import Call
@@ -96,10 +96,4 @@ async def impact(call: Call) -> Response:
 
 
 async def _ask(call: Call, deed: TopologyDeed, question: Message) -> Response:
-    answer = await call.services.queue.ask(
-        FUNCTION.format(deed=deed),
-        question,
-        tenant=call.caller.tenant,
-        timeout_ms=call.services.settings.gateway.answer_timeout_ms,
-    )
-    return accepted(answer) if isinstance(answer, str) else written(call, answer)
+    return await answered(call, FUNCTION.format(deed=deed), question)
