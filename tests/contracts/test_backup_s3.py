@@ -10,7 +10,8 @@ from core.errors.exceptions import Conflict, Corrupt, NotFound, Unavailable
 from core.infrastructure.backups.vaults import vault_at
 from core.settings import Secret, Settings
 from tests.backups import bring_back, contents, empty_databases, fill, make
-from tests.engines import House, free_port, new_databases
+from tests.buckets import running_bucket
+from tests.engines import House, new_databases
 
 KEY = Secret("k" * 32)
 BUCKET = "backups"
@@ -18,21 +19,8 @@ BUCKET = "backups"
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """The address of an S3 server with one bucket; the environment leads there."""
-    from moto.server import ThreadedMotoServer
-
-    port = free_port()
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port)
-    server.start()
-    address = f"http://127.0.0.1:{port}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", address)
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_REGION", "us-east-1")
-        assert httpx.put(f"{address}/{BUCKET}").status_code == 200
+    with running_bucket(BUCKET) as address:
         yield address
-    server.stop()
 
 
 def test_what_is_restored_from_a_bucket_is_what_was_there(house: House, s3: str) -> None:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import msgspec
 import pytest
 
@@ -19,7 +18,8 @@ from core.infrastructure.config_manager import write_settings_file
 from core.infrastructure.signing_keys import new_key, public_half, write_keys
 from core.model.audit import AuditEvent
 from core.settings import AuditSettings, Settings
-from tests.engines import PASSWORD, House, free_port, new_databases
+from tests.buckets import running_bucket
+from tests.engines import PASSWORD, House, new_databases
 from workers.auditing import sealing_of
 
 BUCKET, TENANT, EVENTS = "anchors", "demo", 9
@@ -28,20 +28,8 @@ NEEDS = {"audit", "audit_archive", "order_ledger", "postgres"}
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    port = free_port()
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port)
-    server.start()
-    address = f"http://127.0.0.1:{port}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", address)
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_REGION", "us-east-1")
-        assert httpx.put(f"{address}/{BUCKET}").status_code == 200
+    with running_bucket(BUCKET):
         yield f"s3://{BUCKET}/trail"
-    server.stop()
 
 
 class Trail:
