@@ -8,7 +8,8 @@ from core.messages.jobs import Answer
 from core.messages.orders import standing_fields
 from core.messages.records import RecordQuestion
 from core.ports.orders import TradingReads
-from workers.records import JSON_TYPE, RecordJobs, record_fields
+from workers.answering import JSON_TYPE
+from workers.records import RecordJobs, record_fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,13 +26,13 @@ from core.ports.jobs import JobFunction
 from core.ports.ticks import Certifier, LatestQuotes, SourceRegistry, TickReader
 from core.settings import Settings
 from core.telemetry import tracing
+from workers.answering import JSON_TYPE
 from workers.caching import CachedReads
 from workers.ownership import chosen
 from workers.turns import Turns
 
 LARGE_ROWS_MIN: Final = 5_000
 LARGE_READS_MAX: Final = 2
-JSON_TYPE: Final = "application/json"
 Handler = Callable[[Any, Sequence[str], str], Awaitable[Answer]]
 """Answers a question of a tenant over its sources."""
 

@@ -17,7 +17,7 @@ from core.telemetry import tracing
 from core.trading.dispatch import Dispatcher
 from core.trading.reconciliation import Patience, Reconciler
 from core.trading.settling import Settlement
-from workers.records import JSON_TYPE, converted
+from workers.answering import JSON_TYPE, converted
 
 SENDING_GRACE_S = 5.0
 """Beyond a venue's time to answer: whoever sends may be slow to write down what it was told."""

@@ -2,11 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from core.errors.exceptions import Invalid, NotFound
+from core.errors.exceptions import NotFound
 from core.infrastructure.central_hub import Hub
 from core.messages.jobs import JOBS, Answer
 from core.messages.message import Message
@@ -22,9 +22,9 @@ from core.ports.jobs import JobFunction
 from core.ports.records import Records
 from core.settings import Settings
 from core.telemetry import tracing
+from workers.answering import JSON_TYPE, converted
 from workers.turns import Turns
 
-JSON_TYPE: Final = "application/json"
 Run = Callable[..., Awaitable[Answer]]
 
 
@@ -113,13 +113,6 @@ def page_of(page: Sequence[Record[Any]], cursor: str | None) -> Answer:
     items = b",".join(_json(record) for record in page)
     body = b'{"items":[' + items + b'],"next_cursor":' + msgspec.json.encode(cursor) + b"}"
     return Answer(content_type=JSON_TYPE, body=body, next_cursor=cursor, rows=len(page))
-
-
-def converted(plain: Any, kind: type[Any]) -> Any:
-    try:
-        return msgspec.convert(plain, kind)
-    except msgspec.ValidationError as e:
-        raise Invalid(str(e)) from e
 
 
 def _one(record: Record[Any]) -> Answer:

@@ -1,10 +1,8 @@
 """Search: the records most like a body, like another record, or with the words that are asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import msgspec
 
 from core.infrastructure.central_hub import Hub
 from core.messages.jobs import Answer
@@ -14,8 +12,8 @@ from core.model.vectors import vector_of
 from core.ports.jobs import JobFunction
 from core.ports.similarity import Likeness, Match, Similarity
 from core.settings import Settings
-from core.telemetry import tracing
-from workers.records import JSON_TYPE, converted, record_fields
+from workers.answering import converted, page, question
+from workers.records import record_fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +24,9 @@ class SimilarityJobs:
     keeper: Similarity
 
     def functions(self) -> Sequence[JobFunction]:
-        return [JobFunction(name=f"{self.kind}.search", run=self.search)]
+        return [question(f"{self.kind}.search", self.search)]
 
-    async def search(
-        self, _ctx: Mapping[str, Any], request: Any, *, tenant: str, traceparent: str = ""
-    ) -> Answer:
-        tracing.start(traceparent)
-        asked = converted(request, SimilarityQuestion)
+    async def search(self, asked: SimilarityQuestion, tenant: str) -> Answer:
         body = await self._pattern(asked, tenant)
         likeness = Likeness(
             vector=() if body is None else vector_of(body),
@@ -42,10 +36,10 @@ class SimilarityJobs:
             limit=asked.limit,
         )
         if asked.id is None:
-            return _answer(await self.keeper.similar(self.kind, tenant, likeness))
+            return page(map(_match_fields, await self.keeper.similar(self.kind, tenant, likeness)))
         found = await self.keeper.similar(self.kind, tenant, replace(likeness, limit=asked.limit + 1))
         others = [match for match in found if match.record.id != asked.id]
-        return _answer(others[: asked.limit])
+        return page(map(_match_fields, others[: asked.limit]))
 
     async def _pattern(self, asked: SimilarityQuestion, tenant: str) -> Body | None:
         """Return the body whose like is looked for. Raises: NotFound: of a record that is not there."""
@@ -63,7 +57,5 @@ def functions(hub: Hub, _settings: Settings) -> Sequence[JobFunction]:
     return [function for job in jobs for function in job.functions()]
 
 
-def _answer(found: Sequence[Match]) -> Answer:
-    items = [{**record_fields(match.record), "score": match.score} for match in found]
-    body = msgspec.json.encode({"items": items, "next_cursor": None})
-    return Answer(content_type=JSON_TYPE, body=body, rows=len(found))
+def _match_fields(match: Match) -> dict[str, Any]:
+    return {**record_fields(match.record), "score": match.score}

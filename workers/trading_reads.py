@@ -1,16 +1,13 @@
 """Questions about trading: orders, what happened to them, fills, positions, how an account stands."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import msgspec
 
 from core.errors.exceptions import Invalid
 from core.infrastructure.central_hub import Hub
 from core.messages.jobs import Answer
 from core.messages.orders import (
-    QUESTIONS,
     FillPageQuestion,
     OrderPageQuestion,
     OrderQuestion,
@@ -28,9 +25,8 @@ from core.model.records import RecordKind
 from core.ports.jobs import JobFunction
 from core.ports.orders import TradingReads
 from core.settings import Settings
-from core.telemetry import tracing
 from workers.accounts import AccountJobs
-from workers.records import JSON_TYPE, converted
+from workers.answering import one, page, question
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,18 +45,18 @@ class TradingJobs:
             "positions.list": self.positions,
             "accounts.standing": self.standing,
         }
-        return [JobFunction(name=name, run=_job(name, do)) for name, do in deeds.items()]
+        return [question(name, do) for name, do in deeds.items()]
 
     async def order(self, asked: OrderQuestion, tenant: str) -> Answer:
-        return _answer(order_fields(await self.reads.order(tenant, asked.id)))
+        return one(order_fields(await self.reads.order(tenant, asked.id)))
 
     async def events(self, asked: OrderQuestion, tenant: str) -> Answer:
-        return _page(map(event_fields, await self.reads.events(tenant, asked.id)), None)
+        return page(map(event_fields, await self.reads.events(tenant, asked.id)))
 
     async def orders(self, asked: OrderPageQuestion, tenant: str) -> Answer:
         found = await self.reads.orders(tenant, before=asked.before, limit=asked.limit + 1, where=asked.where)
-        page = found[: asked.limit]
-        return _page(map(order_fields, page), page[-1].order.id if len(found) > asked.limit else None)
+        kept = found[: asked.limit]
+        return page(map(order_fields, kept), kept[-1].order.id if len(found) > asked.limit else None)
 
     async def fills(self, asked: FillPageQuestion, tenant: str) -> Answer:
         try:
@@ -68,14 +64,14 @@ class TradingJobs:
         except ValueError as e:
             raise Invalid("the cursor is none of ours", code="BAD_CURSOR") from e
         found = await self.reads.fills(tenant, after=after, limit=asked.limit + 1, where=asked.where)
-        page = found[: asked.limit]
-        return _page(map(fill_fields, page), cursor_of(page[-1]) if len(found) > asked.limit else None)
+        kept = found[: asked.limit]
+        return page(map(fill_fields, kept), cursor_of(kept[-1]) if len(found) > asked.limit else None)
 
     async def positions(self, asked: PositionQuestion, tenant: str) -> Answer:
-        return _page(map(holding_fields, await self.reads.positions(tenant, asked.account)), None)
+        return page(map(holding_fields, await self.reads.positions(tenant, asked.account)))
 
     async def standing(self, asked: StandingQuestion, tenant: str) -> Answer:
-        return _answer(standing_fields(await self.reads.standing(tenant, asked.id)))
+        return one(standing_fields(await self.reads.standing(tenant, asked.id)))
 
 
 def functions(hub: Hub, _settings: Settings) -> Sequence[JobFunction]:
@@ -83,21 +79,3 @@ def functions(hub: Hub, _settings: Settings) -> Sequence[JobFunction]:
     reads = hub["trading_reads"]
     accounts = AccountJobs(kind=RecordKind.ACCOUNTS, keeper=hub["ledger_records"], standings=reads)
     return [*TradingJobs(reads=reads).functions(), *accounts.functions()]
-
-
-def _job(name: str, do: Callable[[Any, str], Awaitable[Answer]]) -> Callable[..., Awaitable[Answer]]:
-    async def run(_ctx: Mapping[str, Any], request: Any, *, tenant: str, traceparent: str = "") -> Answer:
-        tracing.start(traceparent)
-        return await do(converted(request, QUESTIONS[name]), tenant)
-
-    return run
-
-
-def _page(items: Iterable[Mapping[str, Any]], cursor: str | None) -> Answer:
-    listed = list(items)
-    body = msgspec.json.encode({"items": listed, "next_cursor": cursor})
-    return Answer(content_type=JSON_TYPE, body=body, next_cursor=cursor, rows=len(listed))
-
-
-def _answer(body: Mapping[str, Any]) -> Answer:
-    return Answer(content_type=JSON_TYPE, body=msgspec.json.encode(body), rows=1)
