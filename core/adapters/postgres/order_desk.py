@@ -46,29 +46,34 @@ _BOOKS: Final = (
 )
 _LOCK: Final = f"{_BOOKS} where a.tenant = $1 and a.id = $2 for update of b"
 _FACTS: Final = f"""
-with moving as (
-    select symbol, side, volume - filled_volume as left_volume, notional, margin_needed, volume, filled_volume,
-        state in {UNCOUNTED} or updated_at > coalesce($6::timestamptz, '-infinity') as uncounted,
-        state in {WORKING} as working
-    from orders where tenant = $1 and account = $2
-        and (state in {WORKING} or state = 'FILLED' and updated_at > coalesce($6::timestamptz, '-infinity'))
-), lately as (
-    select * from orders where tenant = $1 and account = $2 and submitted_at > clock_timestamp() - interval '60 s'
-)
-select clock_timestamp() as now,
+-- Each part finds its rows by an index: an account's history is long. What is asked of the clock is so once.
+select clock_timestamp() as now, moving.*, lately.*,
     (select coalesce(sum(case side when 'buy' then volume else -volume end), 0) from positions
         where tenant = $1 and account = $2 and symbol = $3) as position,
-    (select coalesce(sum(left_volume), 0) from moving where working and symbol = $3 and side = 'buy') as buys,
-    (select coalesce(sum(left_volume), 0) from moving where working and symbol = $3 and side = 'sell') as sells,
-    (select coalesce(sum(margin_needed), 0) from moving where uncounted) as margin_moving,
-    (select coalesce(sum(case when uncounted then notional else notional * left_volume / volume end), 0)
-        from moving) as notional_moving,
-    (select count(*) from lately) as submits,
-    (select count(*) from lately where symbol = $3 and side = $4 and type = $5 and volume = $7::numeric
-        and price is not distinct from $8::numeric and stop_price is not distinct from $9::numeric and state <> 'DENIED'
-        and submitted_at > clock_timestamp() - make_interval(secs => $10::float8)) as twins,
     $11::text <> '' and exists(select from orders where tenant = $1 and account = $2 and client_order_id = $11
         and state <> 'DENIED') as id_used
+from (
+    select coalesce(sum(volume - filled_volume) filter (where working and symbol = $3 and side = 'buy'), 0) as buys,
+        coalesce(sum(volume - filled_volume) filter (where working and symbol = $3 and side = 'sell'), 0) as sells,
+        coalesce(sum(margin_needed) filter (where uncounted), 0) as margin_moving,
+        coalesce(sum(case when uncounted then notional else notional * (volume - filled_volume) / volume end), 0)
+            as notional_moving
+    from (
+        select symbol, side, volume, filled_volume, notional, margin_needed,
+            state in {UNCOUNTED} or updated_at > coalesce($6::timestamptz, '-infinity') as uncounted, true as working
+        from orders where tenant = $1 and account = $2 and state in {WORKING}
+        union all select symbol, side, volume, filled_volume, notional, margin_needed, true, false
+        from orders where tenant = $1 and account = $2 and state = 'FILLED'
+            and updated_at > coalesce($6::timestamptz, '-infinity')
+    ) o
+) moving, (
+    select count(*) as submits, count(*) filter (
+        where symbol = $3 and side = $4 and type = $5 and volume = $7::numeric
+            and price is not distinct from $8::numeric and stop_price is not distinct from $9::numeric
+            and state <> 'DENIED' and submitted_at > statement_timestamp() - make_interval(secs => $10::float8)
+    ) as twins
+    from orders where tenant = $1 and account = $2 and submitted_at > statement_timestamp() - interval '60 s'
+) lately
 """
 _COLUMNS: Final = (*ASKED, *STANDS, "state", "denials")
 _ADD: Final = (
