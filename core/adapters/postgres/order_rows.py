@@ -135,21 +135,17 @@ def standing_of(account: TradingAccount, row: asyncpg.Record) -> Standing:
 
 
 def fill_of(row: asyncpg.Record) -> Fill:
-    given: Mapping[str, Any] = dict(row)
-    return Fill(
-        order=given["order_id"],
-        side=Side(given["side"]),
-        **{name: value for name, value in given.items() if name not in {"order_id", "side"}},
-    )
+    return Fill(**_of_order(row))
 
 
 def holding_of(row: asyncpg.Record) -> Holding:
-    given: Mapping[str, Any] = dict(row)
-    return Holding(
-        order=given["order_id"],
-        side=Side(given["side"]),
-        **{name: value for name, value in given.items() if name not in {"order_id", "side"}},
-    )
+    return Holding(**_of_order(row))
+
+
+def _of_order(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns as the fields they are; order_id is the one that goes by another name."""
+    fields = {name: value for name, value in row.items() if name != "order_id"}
+    return {**fields, "order": row["order_id"], "side": Side(row["side"])}
 
 
 def outbox_row_of(row: asyncpg.Record) -> OutboxRow:
