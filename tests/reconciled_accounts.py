@@ -127,18 +127,24 @@ class Reconciled:
             send_timeout_s=20.0,
         )
 
-    async def look(self) -> bool:
-        """Compare the account with its venue once."""
-        ledger = self.hub["order_ledger"]
-        reconciler = Reconciler(
-            ledger=ledger,
+    @property
+    def reconciler(self) -> Reconciler:
+        return Reconciler(
+            ledger=self.hub["order_ledger"],
             settlement=self.settlement,
             venues={"paper": self.venue},
             quotes=NoQuotes(),
             patience=PATIENCE,
             new_id=lambda: str(ULID()),
         )
-        return await reconciler.reconcile(next(one for one in await ledger.accounts() if one.id == self.name))
+
+    async def account(self) -> TradingAccount:
+        accounts: Sequence[TradingAccount] = await self.hub["order_ledger"].accounts()
+        return next(one for one in accounts if one.id == self.name)
+
+    async def look(self) -> bool:
+        """Compare the account with its venue once."""
+        return await self.reconciler.reconcile(await self.account())
 
     async def later(self, seconds: float) -> None:
         """Let time pass since orders were sent and missed."""

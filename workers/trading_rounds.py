@@ -6,6 +6,7 @@ compare at a time. Nothing is sent for an account before it has been matched wit
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
@@ -37,6 +38,8 @@ AT_ONCE_MAX: Final = 16
 PAPER_INTERVAL_S: Final = 0.05
 PAPER_IDLE_S: Final = 0.5
 ENFORCE_INTERVAL_S: Final = 0.25
+RESTLESS_LOOKS: Final = 2
+"""An account that was being changed whenever it was looked at, so often, is held for the next look."""
 FAILURE_PAUSE_S: Final = 0.5
 
 
@@ -64,6 +67,7 @@ class TradingRounds:
         self._matching: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._tried: set[tuple[str, str]] = set()
         self._away: set[tuple[str, str]] = set()
+        self._restless: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._first = asyncio.Event()
         self._places = asyncio.Semaphore(AT_ONCE_MAX)
 
@@ -116,7 +120,7 @@ class TradingRounds:
     async def _match(self, key: tuple[str, str], account: TradingAccount) -> None:
         try:
             async with self._places:
-                if await self._reconciler.reconcile(account):
+                if await self._matched(key, account):
                     await self._stops.look(account)
         except TickgateError as e:
             if key not in self._away:
@@ -131,6 +135,16 @@ class TradingRounds:
         finally:
             self._tried.add(key)
             del self._matching[key]
+
+    async def _matched(self, key: tuple[str, str], account: TradingAccount) -> bool:
+        """Match an account; one that was never still when it was looked at is held for it."""
+        if self._restless[key] < RESTLESS_LOOKS:
+            still = await self._reconciler.reconcile(account)
+            self._restless[key] = 0 if still else self._restless[key] + 1
+            return still
+        await self._reconciler.reconcile_held(account)
+        self._restless[key] = 0
+        return True
 
     async def _guarded(self, do: Callable[[], Awaitable[object]], what: str) -> bool:
         """Do one thing; that it fails stops nothing else."""

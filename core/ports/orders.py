@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         Standing,
     )
     from core.model.orders import Order, OrderState
-    from core.model.venues import OrderChange, TradingAccount
+    from core.model.venues import Deal, OrderChange, TradingAccount
     from core.ports.access import Work
 
 
@@ -106,6 +106,9 @@ class OrderLedger(OrderDesk, Protocol):
 
     async def record_fills(self, work: Work, fills: Sequence[Fill]) -> Sequence[Fill]:
         """Keep fills; return those that are new. Raises: Unavailable."""
+
+    async def unrecorded(self, work: Work, account: str, deals: Sequence[Deal]) -> Sequence[Deal]:
+        """Return those of an account's deals that are not kept as fills. Raises: Unavailable."""
 
     async def filled(self, work: Work, order_id: str) -> tuple[Decimal, Decimal | None]:
         """Return the volume of an order's fills and their average price. Raises: Unavailable."""

@@ -4,6 +4,7 @@ The same comparison brings in what happened at the venue by itself: pending orde
 hit. Deals are the truth for fills; the venue is the truth for what works and what is held.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from core.errors.exceptions import NotFound
+from core.errors.exceptions import NotFound, Unavailable
 from core.model.ledger import (
     ID_LENGTH,
     Break,
@@ -35,6 +36,8 @@ from core.trading.settling import Settlement
 
 log = structlog.get_logger(__name__)
 
+HELD_S_MAX: Final = 0.4
+"""A kill switch waits for the account, too, and has a second."""
 OVERLAP_MS: Final = 60_000
 """Deals are asked for from so long before the last view: venues write some down late."""
 _S = OrderState
@@ -59,21 +62,25 @@ class Comparison:
     now_ms: int
     known: Sequence[OrderEntry]
     breaks: list[Break] = field(default_factory=list)
+    _working: dict[str, VenueOrder] = field(init=False)
+    _ended: dict[str, VenueOrder] = field(init=False)
+    _dealt: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._working, self._ended = _by_mark(self.view.orders), _by_mark(self.view.ended)
+        self._dealt = {mark for deal in self.view.deals for mark in (deal.tag, deal.order)}
+        self._dealt = (self._dealt | {position.tag for position in self.view.positions}) - {""}
 
     def reported(self, entry: OrderEntry) -> VenueOrder | None:
         """Return what the venue says of an order, by its tag or its ticket; what works before what has ended."""
-        for one in (*self.view.orders, *self.view.ended):
-            if one.tag == entry.order.id or (entry.venue_order and one.ticket == entry.venue_order):
-                return one
-        return None
+        marks = (entry.order.id, entry.venue_order)
+        return next(
+            (where[mark] for where in (self._working, self._ended) for mark in marks if mark in where), None
+        )
 
     def traded(self, entry: OrderEntry) -> bool:
         """Whether a deal or a position shows that the venue has had the order."""
-        marks = [(deal.tag, deal.order) for deal in self.view.deals]
-        return any(
-            tag == entry.order.id or (entry.venue_order and order == entry.venue_order)
-            for tag, order in marks
-        ) or any(position.tag == entry.order.id for position in self.view.positions)
+        return not self._dealt.isdisjoint((entry.order.id, entry.venue_order))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +93,8 @@ class Reconciler:
     quotes: Quotes
     patience: Patience
     new_id: Callable[[], str]
+    _holding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Whoever holds an account asks with a second connection: one at a time, or they wait for each other's."""
 
     async def reconcile(self, account: TradingAccount) -> bool:
         """Bring an account's ledger to what its venue says. False: it was being changed; come again.
@@ -94,27 +103,52 @@ class Reconciler:
         """
         async with self.ledger.work(account.tenant) as work:
             before = await self.ledger.lock_account(work, account.id)
-        view = await self.venues[account.venue].view(account, max(0, before.deals_until_ms - OVERLAP_MS))
         # Before the account is locked: Redis may be slow, orders wait for the account, and kill switches for orders.
-        notional = await self._notional(account, view)
+        view, notional = await self._seen(account, before)
         async with self.ledger.work(account.tenant) as work:
             standing = await self.ledger.lock_account(work, account.id)
             if standing.moves != before.moves:
                 # The view may be older than what we know by now.
                 return False
-            comparison = Comparison(
-                account=account,
-                view=view,
-                notional=notional,
-                now_ms=await self.ledger.now_ms(work),
-                known=await self.ledger.in_motion(work, account.id),
-            )
-            await self._compare(work, comparison, first=standing.reconciled_at_ms is None)
-        for found in comparison.breaks:
-            log.warning(
-                "reconcile.break", account=account.id, sort=found.sort, subject=found.subject, **found.detail
-            )
+            breaks = await self._compared(work, standing, view, notional)
+        _tell(account, breaks)
         return True
+
+    async def reconcile_held(self, account: TradingAccount) -> None:
+        """Do the same to an account that is never still: its orders wait meanwhile, for a moment at the most.
+
+        Raises: Unavailable.
+        """
+        async with self._holding, self.ledger.work(account.tenant) as work:
+            standing = await self.ledger.lock_account(work, account.id)
+            try:
+                async with asyncio.timeout(HELD_S_MAX):
+                    view, notional = await self._seen(account, standing)
+            except TimeoutError as e:
+                raise Unavailable("the venue is too slow for an account that never rests") from e
+            breaks = await self._compared(work, standing, view, notional)
+        _tell(account, breaks)
+
+    async def _seen(self, account: TradingAccount, standing: Standing) -> tuple[VenueView, Decimal | None]:
+        """Return the venue's view of an account, and what its positions are worth."""
+        since_ms = max(0, standing.deals_until_ms - OVERLAP_MS)
+        view = await self.venues[account.venue].view(account, since_ms)
+        return view, await self._notional(account, view)
+
+    async def _compared(
+        self, work: Work, standing: Standing, view: VenueView, notional: Decimal | None
+    ) -> Sequence[Break]:
+        """Compare a locked account with a view of it, and return what differed."""
+        account = standing.account
+        comparison = Comparison(
+            account=account,
+            view=view,
+            notional=notional,
+            now_ms=await self.ledger.now_ms(work),
+            known=await self.ledger.in_motion(work, account.id),
+        )
+        await self._compare(work, comparison, first=standing.reconciled_at_ms is None)
+        return comparison.breaks
 
     async def _compare(self, work: Work, comparison: Comparison, *, first: bool) -> None:
         await self._take_deals(work, comparison)
@@ -130,7 +164,9 @@ class Reconciler:
     async def _take_deals(self, work: Work, comparison: Comparison) -> None:
         ours = {entry.order.id: entry.order.id for entry in comparison.known}
         ours |= {entry.venue_order: entry.order.id for entry in comparison.known if entry.venue_order}
-        for deal in comparison.view.deals:
+        # A view shows what happened for a minute, over and over: most of it is known.
+        deals = await self.ledger.unrecorded(work, comparison.account.id, comparison.view.deals)
+        for deal in deals:
             if deal.tag in ours or deal.order in ours:
                 continue
             # An order that ended here may still be filled there.
@@ -139,7 +175,7 @@ class Reconciler:
                 entry = await self._ended(work, comparison.account.id, deal.tag)
             if entry is not None:
                 ours[deal.order] = entry.order.id
-        fresh = await self.settlement.record(work, comparison.account.id, comparison.view.deals, ours)
+        fresh = await self.settlement.record(work, comparison.account.id, deals, ours)
         ended = {fill.order for fill in fresh if fill.order} - {entry.order.id for entry in comparison.known}
         for order_id in sorted(ended):
             entry = await self.ledger.locked(work, order_id)
@@ -302,6 +338,18 @@ class Reconciler:
                 volumes = [one.volume * one.price_open for one in view.positions if one.symbol == symbol]
                 total += sum(volumes) * market.terms.contract_size * market.rate
         return total
+
+
+def _tell(account: TradingAccount, breaks: Sequence[Break]) -> None:
+    for found in breaks:
+        log.warning(
+            "reconcile.break", account=account.id, sort=found.sort, subject=found.subject, **found.detail
+        )
+
+
+def _by_mark(orders: Sequence[VenueOrder]) -> dict[str, VenueOrder]:
+    """Return orders by their tags and tickets, of which none is empty."""
+    return {mark: one for one in reversed(orders) for mark in (one.tag, one.ticket) if mark}
 
 
 def _external(account: TradingAccount, found: VenueOrder, order_id: str) -> OrderEntry:

@@ -32,7 +32,7 @@ from core.adapters.postgres.work import PostgresWork, operators_work, work_of
 from core.errors.exceptions import Defect, NotFound
 from core.model.ledger import Break, Command, Fill, Holding, OrderEntry, OutboxRow, Standing
 from core.model.orders import OrderState, may_move
-from core.model.venues import OrderChange, TradingAccount
+from core.model.venues import Deal, OrderChange, TradingAccount
 from core.settings import Settings
 from core.telemetry.tracing import current_traceparent
 
@@ -62,6 +62,11 @@ _DUE: Final = (
     "update order_outbox o set due_at = clock_timestamp() + make_interval(secs => $2), tries = tries + 1"
     " from (select id from order_outbox where due_at <= clock_timestamp() order by due_at limit $1"
     " for update skip locked) due where o.id = due.id returning o.*"
+)
+_RECORD: Final = (
+    f"insert into fills (tenant, {FILL}) select $1, * from unnest($2::text[], $3::text[], $4::text[], $5::text[],"
+    " $6::text[], $7::text[], $8::text[], $9::numeric[], $10::numeric[], $11::numeric[], $12::numeric[],"
+    " $13::bigint[]) on conflict do nothing returning account, deal"
 )
 _HELD: Final = tuple(name for name in HOLDING.split(", ") if name != "account")
 _HOLD: Final = (
@@ -210,17 +215,28 @@ class PostgresOrderLedger(PostgresOrderDesk):
         await work.connection.execute(_EVENT, work.tenant, entry.order.id, *event)
 
     async def record_fills(self, work: PostgresWork, fills: Sequence[Fill]) -> Sequence[Fill]:
-        fresh = []
-        for fill in fills:
-            values = [fill.order if name == "order_id" else getattr(fill, name) for name in FILL.split(", ")]
-            places = ", ".join(f"${number}" for number in range(2, len(values) + 2))
-            if await work.connection.fetchval(
-                f"insert into fills (tenant, {FILL}) values ($1, {places}) on conflict do nothing returning true",
-                work.tenant,
-                *values,
-            ):
-                fresh.append(fill)
-        return fresh
+        if not fills:
+            return []
+        names = FILL.split(", ")
+        columns = [
+            [fill.order if name == "order_id" else getattr(fill, name) for fill in fills] for name in names
+        ]
+        rows = await work.connection.fetch(_RECORD, work.tenant, *columns)
+        kept = {(row["account"], row["deal"]): None for row in rows}
+        # The same deal may have been told twice at once: the first is what was kept.
+        first = {(fill.account, fill.deal): fill for fill in reversed(fills)}
+        return [fill for fill in fills if (key := (fill.account, fill.deal)) in kept and first[key] is fill]
+
+    async def unrecorded(self, work: PostgresWork, account: str, deals: Sequence[Deal]) -> Sequence[Deal]:
+        rows = await work.connection.fetch(
+            "select asked.deal from unnest($3::text[]) asked (deal) where not exists(select from fills f"
+            " where f.tenant = $1 and f.account = $2 and f.deal = asked.deal)",
+            work.tenant,
+            account,
+            [deal.ticket for deal in deals],
+        )
+        missing = {row["deal"] for row in rows}
+        return [deal for deal in deals if deal.ticket in missing]
 
     async def filled(self, work: PostgresWork, order_id: str) -> tuple[Decimal, Decimal | None]:
         row = await work.connection.fetchrow(
