@@ -25,7 +25,8 @@ KILLS: Final = int(os.environ.get("TICKGATE_TEST_KILLS", "60"))
 SEED: Final = int(os.environ.get("TICKGATE_TEST_SEED", "0")) or random.SystemRandom().randrange(2**32)
 INTERVAL_S: Final = 0.5
 CALLERS: Final = 4
-TERMINAL_SHARE: Final = 0.3
+TERMINAL_SHARE: Final = 0.4
+FILLS_MIN: Final = min(KILLS, 60) // 2
 HEAL_TIMEOUT_S: Final = 90.0
 ANSWER_TIMEOUT_S: Final = 10.0
 TIMEOUT_S: Final = 300 + 5 * KILLS
@@ -92,6 +93,10 @@ class Callers:
         return httpx.post(url, json=body, headers=headers, timeout=ANSWER_TIMEOUT_S)
 
 
+def enough(house: TradingHouse) -> bool:
+    return all(house.filled.get(name, 0) >= FILLS_MIN for name in (PAPER, TERMINAL_ACCOUNT))
+
+
 @pytest.fixture
 def house(fault_house: FaultHouse, fault_directory: Path) -> Any:
     with running_trading_house(fault_house, fault_directory / "orders") as running:
@@ -104,10 +109,9 @@ def test_no_order_executes_twice_whatever_is_killed(house: TradingHouse) -> None
     with Callers(house.floor) as callers:
         for _ in range(KILLS):
             house.let_run(INTERVAL_S * chance.uniform(0.5, 1.5))
+            house.calm_down(chance)
             house.hurt(chance)
-        house.wait_for(
-            lambda: len(callers.accepted) > KILLS, "enough orders to prove anything", HEAL_TIMEOUT_S
-        )
+        house.wait_for(lambda: enough(house), "enough orders to prove anything", HEAL_TIMEOUT_S)
     house.wait_for(lambda: not house.in_motion(), "every order having ended", HEAL_TIMEOUT_S)
     house.wait_for(house.compared(), "both accounts being compared once more", HEAL_TIMEOUT_S)
     assert callers.surprises == [], f"seed {SEED}"

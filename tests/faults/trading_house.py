@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from core.settings import Settings
 from tests.bridges import Bridge, build_bridge
 from tests.connectors import SIMULATED, Connector, build_connector
 from tests.engines import free_port, listens, wait_for
+from tests.faults.beside import beside
 from tests.faults.processes import Child
 from tests.faults.world import FaultHouse
 from tests.gateways import Process
@@ -33,6 +33,8 @@ from tests.trading_floors import SYMBOL, Floor, account, keep_records, put_quote
 PAPER, TERMINAL_ACCOUNT, TERMINAL_SOURCE = "paper", "terminal", "demo2"
 QUOTE_INTERVAL_S: Final = 0.2
 DOWN_S_MAX: Final = 0.3
+CALM_SHARE, CALM_S_MAX = 0.4, 2.0
+LOOK_INTERVAL_S: Final = 0.1
 PATIENCE_S: Final = 20.0
 ABSENT_S: Final = 6.0
 """Longer than a command may lie before a terminal; else that the terminal has not had it would be no proof."""
@@ -60,6 +62,8 @@ class TradingHouse:
     killed: dict[str, int] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
     """What ended without being told to, with its last words."""
+    filled: dict[str, int] = field(default_factory=dict)
+    """Fills of each account so far."""
 
     @property
     def settings(self) -> Settings:
@@ -80,6 +84,15 @@ class TradingHouse:
             process.kill()
             process.wait()
             self.ours[victim].start()
+
+    def calm_down(self, chance: random.Random) -> None:
+        """Every other time let something be filled, where that takes no longer than CALM_S_MAX: what is killed all the
+        time never gets to the moments in which it could do harm.
+        """
+        before, until_s = sum(self.filled.values()), time.monotonic() + CALM_S_MAX
+        if chance.random() < CALM_SHARE:
+            while sum(self.filled.values()) == before and time.monotonic() < until_s:
+                self.let_run(0.05)
 
     def supervise(self) -> None:
         """Start again what has ended."""
@@ -176,7 +189,7 @@ def running_trading_house(house: FaultHouse, root: Path) -> Iterator[TradingHous
         body = account(title="terminal", server="simulation", venue="mt5", source=TERMINAL_SOURCE)
         asyncio.run(keep_records(made.settings, "demo", {TERMINAL_ACCOUNT: body}, instrument=False))
         stack.callback(_healed, made)
-        with _quoted(made.settings):
+        with beside(_quoting(made.settings)), beside(_counting(made)):
             made.wait_for(made.compared(), "both accounts being matched with their venues", 60.0)
             yield made
 
@@ -217,21 +230,21 @@ def _healed(made: TradingHouse) -> None:
         wait_for(lambda: engine.supervise() or listens(port), f"{name} listening")  # noqa: B023
 
 
-@contextlib.contextmanager
-def _quoted(settings: Settings) -> Iterator[None]:
+async def _quoting(settings: Settings) -> None:
     """Keep both sources quoted, however few ticks get through. Redis may just be away; the next quote comes."""
-    stop = threading.Event()
+    while True:
+        for source in ("demo", TERMINAL_SOURCE):
+            with contextlib.suppress(TickgateError):
+                await put_quote(settings, source=source)
+        await asyncio.sleep(QUOTE_INTERVAL_S)
 
-    def quote() -> None:
-        while not stop.wait(QUOTE_INTERVAL_S):
-            for source in ("demo", TERMINAL_SOURCE):
-                with contextlib.suppress(TickgateError):
-                    asyncio.run(put_quote(settings, source=source))
 
-    thread = threading.Thread(target=quote)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+async def _counting(made: TradingHouse) -> None:
+    """Count fills, whenever the ledger can be asked."""
+    async with open_hub(made.settings, {"postgres"}, patience_s=PATIENCE_S) as hub:
+        while True:
+            with contextlib.suppress(TickgateError):
+                async with hub["postgres"].acquire() as connection:
+                    rows = await connection.fetch("select account, count(*) from fills group by account")
+                made.filled = {row["account"]: row["count"] for row in rows}
+            await asyncio.sleep(LOOK_INTERVAL_S)

@@ -137,6 +137,8 @@ class PaperVenue:
             for _ in range(TRIES_MAX):
                 page = await self.books.opened(account, symbol)
                 book, floor = _book(page, account), await self._floor(page, symbol, quoted=quoted)
+                # No number twice, also of a fill that a crash took back: somebody may remember it.
+                book.next_ticket = max(book.next_ticket, page.at_ms)
                 result, happened = do(book, floor)
                 if happened is None or await self._keep(account, page, book, happened):
                     return result

@@ -210,6 +210,16 @@ def test_hedging_positions_are_closed_by_their_ticket_alone() -> None:
     assert [held.side for held in book.positions] == [SELL]
 
 
+def test_an_order_that_closes_a_position_opens_none_when_that_is_gone() -> None:
+    book, _ = after(hedging=True, volume=Decimal(1), stop_loss=Decimal("1.05"))
+    closing = {"side": SELL, "position": book.positions[0].ticket, "reduce_only": True}
+    order(book, volume=Decimal(2), type=LIMIT, price=Decimal("1.2"), **closing)
+    happened = step(book, floor("1.04", "1.0401"), PaperModels(), hedging=True)
+    assert [(deal.tag, deal.volume) for deal in happened.deals] == [("", Decimal(1))]
+    assert (book.positions, book.orders) == ([], [])
+    assert [one.state for one in happened.ended] == [OrderState.CANCELED]
+
+
 def test_reduce_only_never_opens_nor_turns() -> None:
     _book, happened = after(reduce_only=True)
     assert (happened.deals, [one.state for one in happened.ended]) == ([], [OrderState.CANCELED])
