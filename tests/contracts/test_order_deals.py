@@ -57,6 +57,15 @@ async def test_a_deal_that_is_told_again_is_no_news(books: Books) -> None:
     assert await books.hub["trading_reads"].fills(OURS, after=None, limit=9, where=where) == [first, second]
 
 
+async def test_deals_nobody_has_kept_are_told_apart_from_those_kept_on_the_account(books: Books) -> None:
+    await recorded(books, books.fill("1"), replace(books.fill("2"), account=f"{books.name}-b"))
+    await recorded(books, books.fill("3"), tenant=THEIRS)
+    deals = [deal("3"), deal("1"), deal("2")]
+    async with books.work() as work:
+        assert await books.ledger.unrecorded(work, books.name, deals) == [deals[0], deals[2]]
+        assert await books.ledger.unrecorded(work, books.name, []) == []
+
+
 async def test_of_two_who_record_a_deal_at_once_one_is_told_that_it_is_new(books: Books) -> None:
     fills = [books.fill(str(number)) for number in range(10)]
     found = await asyncio.gather(*(recorded(books, *fills) for _ in range(4)))

@@ -222,10 +222,14 @@ class PostgresOrderLedger(PostgresOrderDesk):
             [fill.order if name == "order_id" else getattr(fill, name) for fill in fills] for name in names
         ]
         rows = await work.connection.fetch(_RECORD, work.tenant, *columns)
-        kept = {(row["account"], row["deal"]): None for row in rows}
-        # The same deal may have been told twice at once: the first is what was kept.
-        first = {(fill.account, fill.deal): fill for fill in reversed(fills)}
-        return [fill for fill in fills if (key := (fill.account, fill.deal)) in kept and first[key] is fill]
+        new = {(row["account"], row["deal"]) for row in rows}
+        fresh = []
+        for fill in fills:
+            # The same deal may have been told twice at once: the first is what was kept.
+            if (key := (fill.account, fill.deal)) in new:
+                new.discard(key)
+                fresh.append(fill)
+        return fresh
 
     async def unrecorded(self, work: PostgresWork, account: str, deals: Sequence[Deal]) -> Sequence[Deal]:
         rows = await work.connection.fetch(
