@@ -8,7 +8,7 @@ from tests.faults import scenarios
 from tests.faults.conftest import Worlds
 from tests.faults.world import World
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 BUGS: dict[str, tuple[Callable[[World], None], str]] = {
     "acknowledge-before-insert": (scenarios.die_with_an_insert_under_way, "acknowledged ticks were missing"),
