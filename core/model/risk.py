@@ -190,13 +190,24 @@ class KillSwitch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Restriction:
+    """What somebody lets no longer happen, for who enforces it. tenant: "" of everybody; state: of a switch HALTED."""
+
+    tenant: str
+    scope: SwitchScope
+    target: str
+    state: TradingState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Halted:
-    """What keeps an order from being sent. by: kill switches and HALTED states that cover it, by scope and id; at_ms:
-    when that was looked at, by the ledger's clock.
+    """What keeps an order from being sent. by: switches and HALTED states that cover it, by scope and id; reducing:
+    REDUCING states that do. at_ms: when that was looked at, by the ledger's clock.
     """
 
     at_ms: int
     by: tuple[str, ...]
+    reducing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

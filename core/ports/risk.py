@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         KillSwitch,
         LimitScope,
         LimitSet,
+        Restriction,
         RiskRules,
         StateSet,
         SwitchScope,
@@ -96,4 +97,9 @@ class RiskDesk(RiskBook, Protocol):
         """Return the state that was set. Raises: NotFound (code TRADING_STATE_NOT_FOUND), Unavailable."""
 
     async def engaged(self) -> Sequence[KillSwitch]:
-        """Return the switches that hold, of all tenants, for who enforces them. Raises: Unavailable."""
+        """Return the switches that hold, of all tenants. Raises: Unavailable."""
+
+    async def restrictions(self) -> Sequence[Restriction]:
+        """Return what has to be enforced on orders that are there, of all tenants: switches that hold, HALTED and
+        REDUCING states. A state that cannot be read counts as HALTED. Raises: Unavailable.
+        """

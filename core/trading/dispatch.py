@@ -13,13 +13,14 @@ import structlog
 from core.errors.exceptions import NotFound, Unavailable, UnknownOutcome
 from core.model.ledger import VIEW_AGE_MS_MAX, Command, OrderEntry, OutboxRow, Standing
 from core.model.orders import TERMINAL, OrderState
-from core.model.risk import Denial, Halted
+from core.model.risk import Halted
 from core.model.venues import OrderChange, TradingAccount, VenueReport
 from core.ports.access import Work
 from core.ports.orders import OrderLedger
 from core.ports.risk import RiskBook
 from core.ports.venues import Venue
 from core.telemetry import tracing
+from core.trading.halting import deny, growing, halted_for, reducing_only
 from core.trading.settling import Settlement
 
 log = structlog.get_logger(__name__)
@@ -98,22 +99,9 @@ class Dispatcher:
         """End an order that may not be sent any more."""
         if halted.by:
             scopes = ", ".join(halted.by)
-            denial = Denial(
-                check=1,
-                code="TRADING_HALTED",
-                reason=f"trading is halted for {scopes}",
-                numbers={"halts": scopes},
-            )
-            detail = {"denials": [denial.code], "halts": scopes}
-            await self.settlement.move(
-                work,
-                entry,
-                _S.DENIED,
-                what="order.denied",
-                detail=detail,
-                done=Command.SEND,
-                denials=(denial,),
-            )
+            await deny(self.settlement, work, entry, halted_for(scopes), scopes)
+        elif halted.reducing and await self._may_grow(work, entry):
+            await deny(self.settlement, work, entry, reducing_only(), ", ".join(halted.reducing))
         elif late(entry, halted.at_ms):
             await self.settlement.move(
                 work,
@@ -127,6 +115,13 @@ class Dispatcher:
         else:
             return False
         return True
+
+    async def _may_grow(self, work: Work, entry: OrderEntry) -> bool:
+        """Tell whether the order could let a position grow or turn, with all others that work."""
+        order = entry.order
+        entries = await self.ledger.in_motion(work, order.account)
+        held = await self.ledger.holdings(work, order.account)
+        return bool(growing(entries, held, (order.id,)))
 
     async def _ask(self, account: TradingAccount, entry: OrderEntry) -> VenueReport:
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +19,7 @@ from core.model.venues import OrderChange, TradingAccount, VenuePosition, VenueV
 from core.settings import Settings
 from core.trading.changes import OrderChanges
 from core.trading.dispatch import Dispatcher
+from core.trading.enforcement import Enforcer
 from core.trading.reconciliation import Patience, Reconciler
 from core.trading.settling import Settlement
 from core.trading.submission import OrderEntrance
@@ -112,8 +113,14 @@ class Desk:
     def work(self) -> Any:
         return self.hub["order_ledger"].work(self.tenant)
 
-    def order(self) -> Order:
-        return Order(
+    @property
+    def enforcer(self) -> Enforcer:
+        return Enforcer(
+            ledger=self.hub["order_ledger"], risk=self.hub["risk_book"], settlement=self.settlement
+        )
+
+    def order(self, **changes: Any) -> Order:
+        order = Order(
             id=str(ULID()),
             tenant=self.tenant,
             account="paper",
@@ -123,6 +130,7 @@ class Desk:
             volume=Decimal("0.1"),
             price=Decimal("1.05"),
         )
+        return replace(order, **changes)
 
     async def reconcile(self) -> bool:
         (account,) = [one for one in await self.hub["order_ledger"].accounts() if one.tenant == self.tenant]
@@ -140,9 +148,9 @@ class Desk:
         async with self.work() as work:
             return await self.entrance.submit(work, self.order(), actor="client:c", traceparent="")
 
-    async def keep(self, state: OrderState) -> str:
+    async def keep(self, state: OrderState, **changes: Any) -> str:
         """Keep an order in a state and return its id."""
-        order = self.order()
+        order = self.order(**changes)
         ledger = self.hub["order_ledger"]
         async with self.work() as work:
             await ledger.lock_account(work, "paper")
@@ -165,6 +173,12 @@ class Desk:
                 work, SwitchScope.TENANT, "", reason="r", author="client:c"
             )
         return switch
+
+    async def set_state(
+        self, state: TradingState, scope: SwitchScope = SwitchScope.ACCOUNT, target: str = "paper"
+    ) -> None:
+        async with self.work() as work:
+            await self.hub["risk_book"].set_state(work, scope, target, state, reason="r", author="client:c")
 
     async def modify(self, order_id: str) -> OrderEntry:
         async with self.work() as work:
@@ -262,9 +276,75 @@ async def test_an_account_does_not_wait_for_quotes_while_it_is_compared(desk: De
 
 async def test_an_order_that_waits_is_not_sent_in_a_halted_state(desk: Desk) -> None:
     queued = await desk.keep(_S.QUEUED)
-    async with desk.work() as work:
-        await desk.hub["risk_book"].set_state(
-            work, SwitchScope.ACCOUNT, "paper", TradingState.HALTED, reason="r", author="client:c"
-        )
+    await desk.set_state(TradingState.HALTED)
     await desk.dispatcher.send(desk.tenant, queued)
     assert await desk.state_of(queued) == (_S.DENIED, ["TRADING_HALTED"])
+
+
+HALTING = [
+    (SwitchScope.TENANT, ""),
+    (SwitchScope.ACCOUNT, "paper"),
+    (SwitchScope.STRATEGY, "trend"),
+]
+
+
+@pytest.mark.parametrize(("scope", "target"), HALTING, ids=[scope for scope, _ in HALTING])
+async def test_a_halted_state_denies_what_waits_and_takes_back_what_works(
+    desk: Desk, scope: SwitchScope, target: str
+) -> None:
+    waits, works = [await desk.keep(state, strategy="trend") for state in (_S.QUEUED, _S.ACCEPTED)]
+    await desk.set_state(TradingState.HALTED, scope, target)
+    await desk.enforcer.enforce()
+    assert await desk.state_of(waits) == (_S.DENIED, ["TRADING_HALTED"])
+    assert (await desk.state_of(works))[0] is _S.PENDING_CANCEL
+    assert await desk.enforcer.enforce() == 0
+
+
+async def test_a_halted_strategy_leaves_the_others_alone(desk: Desk) -> None:
+    other = await desk.keep(_S.ACCEPTED, strategy="carry")
+    await desk.set_state(TradingState.HALTED, SwitchScope.STRATEGY, "trend")
+    await desk.enforcer.enforce()
+    assert (await desk.state_of(other))[0] is _S.ACCEPTED
+
+
+async def test_an_active_state_takes_nothing_back(desk: Desk) -> None:
+    works = await desk.keep(_S.ACCEPTED)
+    await desk.set_state(TradingState.ACTIVE)
+    await desk.enforcer.enforce()
+    assert (await desk.state_of(works))[0] is _S.ACCEPTED
+
+
+async def test_reducing_takes_back_what_could_let_a_position_grow(desk: Desk) -> None:
+    """The account is long 0.1 lots."""
+    grows = await desk.keep(_S.ACCEPTED)
+    protects = await desk.keep(_S.ACCEPTED, side=Side.SELL, volume=Decimal("0.06"))
+    turns = await desk.keep(_S.ACCEPTED, side=Side.SELL, volume=Decimal("0.05"))
+    fits = await desk.keep(_S.QUEUED, side=Side.SELL, volume=Decimal("0.04"))
+    await desk.set_state(TradingState.REDUCING)
+    await desk.enforcer.enforce()
+    assert await desk.enforcer.enforce() == 0
+    states = [(await desk.state_of(one))[0] for one in (grows, protects, turns, fits)]
+    assert states == [_S.PENDING_CANCEL, _S.ACCEPTED, _S.PENDING_CANCEL, _S.QUEUED]
+
+
+async def test_reducing_denies_what_waits_and_would_grow(desk: Desk) -> None:
+    grows = await desk.keep(_S.QUEUED)
+    await desk.set_state(TradingState.REDUCING)
+    await desk.enforcer.enforce()
+    assert await desk.state_of(grows) == (_S.DENIED, ["REDUCING_ONLY"])
+
+
+async def test_while_reducing_an_order_that_would_grow_is_not_sent(desk: Desk) -> None:
+    grows = await desk.keep(_S.QUEUED)
+    await desk.set_state(TradingState.REDUCING)
+    await desk.dispatcher.send(desk.tenant, grows)
+    assert await desk.state_of(grows) == (_S.DENIED, ["REDUCING_ONLY"])
+
+
+async def test_while_reducing_a_smaller_order_is_sent(desk: Desk) -> None:
+    shrinks = await desk.keep(_S.QUEUED, side=Side.SELL)
+    await desk.set_state(TradingState.REDUCING)
+    with pytest.raises(KeyError, match="paper"):
+        # As far as the venue, which it does not have.
+        await desk.dispatcher.send(desk.tenant, shrinks)
+    assert (await desk.state_of(shrinks))[0] is _S.SENDING

@@ -64,6 +64,35 @@ def test_a_tenant_cannot_halt_everybody(floor: Floor) -> None:
     assert (answer.status_code, answer.json()["code"]) == (403, "OPERATORS_ONLY")
 
 
+def test_a_halted_state_takes_back_what_works_and_leaves_positions(floor: Floor) -> None:
+    assert floor.ended(floor.submit(volume="0.12")["id"])["state"] == "FILLED"
+    working = floor.submit(type="limit", price="1.0815")
+    floor.reaches(working["id"], "ACCEPTED")
+    before = floor.http.get("/v1/positions").json()["items"]
+    path = "/v1/trading-states/account/paper"
+    assert floor.http.put(path, json={"state": "HALTED", "reason": "stop"}).status_code == 200
+    began_s = time.monotonic()
+    assert floor.ended(working["id"])["state"] == "CANCELED"
+    assert time.monotonic() - began_s < EFFECTIVE_S_MAX + 1
+    assert floor.http.get("/v1/positions").json()["items"] == before != []
+    assert floor.http.put(path, json={"state": "ACTIVE", "reason": "go on"}).status_code == 200
+
+
+def test_while_reducing_what_protects_a_position_goes_on_working(floor: Floor) -> None:
+    assert floor.ended(floor.submit(volume="0.13")["id"])["state"] == "FILLED"
+    protects = floor.submit(type="stop", side="sell", stop_price="1.0825", volume="0.13")
+    grows = floor.submit(type="limit", price="1.0835", volume="0.13")
+    for one in (protects, grows):
+        floor.reaches(one["id"], "ACCEPTED")
+    path = "/v1/trading-states/account/paper"
+    assert floor.http.put(path, json={"state": "REDUCING", "reason": "slowly"}).status_code == 200
+    assert floor.ended(grows["id"])["state"] == "CANCELED"
+    assert floor.order(protects["id"])["state"] == "ACCEPTED"
+    assert floor.http.put(path, json={"state": "ACTIVE", "reason": "go on"}).status_code == 200
+    floor.post(f"/v1/orders/{protects['id']}/cancel")
+    assert floor.ended(protects["id"])["state"] == "CANCELED"
+
+
 def test_a_state_that_only_reduces_lets_no_position_grow(floor: Floor) -> None:
     path = "/v1/trading-states/account/paper"
     assert floor.http.put(path, json={"state": "REDUCING", "reason": "calm down"}).status_code == 200

@@ -73,7 +73,8 @@ class PostgresRiskBook:
         rows = await work.connection.fetch(_HALTED, work.tenant, account, strategy)
         halts, states = _stops(row for row in rows if row["scope"] is not None)
         halted = (name for name, state in states if state is TradingState.HALTED)
-        return Halted(at_ms=ms(rows[0]["now"]) or 0, by=(*halts, *halted))
+        reducing = tuple(name for name, state in states if state is TradingState.REDUCING)
+        return Halted(at_ms=ms(rows[0]["now"]) or 0, by=(*halts, *halted), reducing=reducing)
 
 
 def _stops(

@@ -16,6 +16,7 @@ from core.adapters.postgres.risk_rows import (
     STATE,
     SWITCH,
     limit_set_of,
+    restriction_of,
     state_of,
     switch_of,
 )
@@ -26,6 +27,7 @@ from core.model.risk import (
     KillSwitch,
     LimitScope,
     LimitSet,
+    Restriction,
     StateSet,
     SwitchScope,
     TradingState,
@@ -35,6 +37,11 @@ from core.settings import Settings
 
 EVERYBODY: Final = ""
 _BEHIND: Final = "and ($2::text is null or (scope, target) > ($2, $3))"
+_RESTRICTIONS: Final = (
+    "select tenant, scope, target, 'HALTED' as state from kill_switches where released_at is null"
+    " union select tenant, scope, target, state from trading_states where state <> 'ACTIVE'"
+    " order by tenant, scope, target, state"
+)
 _IS_ACCOUNT: Final = "select exists(select from accounts where tenant = $1 and id = $2)"
 
 
@@ -212,6 +219,11 @@ class PostgresRiskDesk(PostgresRiskBook):
                 f"select {SWITCH} from kill_switches where released_at is null order by engaged_at"
             )
         return [switch_of(row) for row in rows]
+
+    async def restrictions(self) -> Sequence[Restriction]:
+        async with self._postgres.acquire() as connection:
+            rows = await connection.fetch(_RESTRICTIONS)
+        return [restriction_of(row) for row in rows]
 
 
 def _found(row: asyncpg.Record | None) -> asyncpg.Record:

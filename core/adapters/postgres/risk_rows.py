@@ -6,7 +6,7 @@ import asyncpg
 import msgspec
 
 from core.adapters.postgres.order_rows import ms
-from core.model.risk import KillSwitch, LimitScope, LimitSet, StateSet, SwitchScope, TradingState
+from core.model.risk import KillSwitch, LimitScope, LimitSet, Restriction, StateSet, SwitchScope, TradingState
 
 SWITCH: Final = "id, tenant, scope, target, reason, engaged_by, engaged_at, released_by, released_at"
 LIMITS: Final = "scope, target, version, limits, author, set_at"
@@ -51,4 +51,15 @@ def switch_of(row: asyncpg.Record) -> KillSwitch:
         engaged_at_ms=ms(row["engaged_at"]) or 0,
         released_by=row["released_by"],
         released_at_ms=ms(row["released_at"]),
+    )
+
+
+def restriction_of(row: asyncpg.Record) -> Restriction:
+    known = row["state"] in TradingState.__members__
+    return Restriction(
+        tenant=row["tenant"],
+        scope=SwitchScope(row["scope"]),
+        target=row["target"],
+        # Not one tenant's unreadable word may keep the others' switches from being enforced; nor let its orders work.
+        state=TradingState(row["state"]) if known else TradingState.HALTED,
     )
