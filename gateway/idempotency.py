@@ -136,7 +136,7 @@ def request_of(call: Call) -> IdempotentRequest:
         fingerprint.update(len(part).to_bytes(8, "big") + part)
     return IdempotentRequest(
         tenant=caller.tenant,
-        subject=f"{caller.kind}:{caller.subject}",
+        subject=caller.actor,
         key=_key(call.request),
         fingerprint=fingerprint.digest(),
     )

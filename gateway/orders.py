@@ -60,7 +60,7 @@ async def submit(call: Call) -> Response:
         # Inside: to get here may have taken long.
         await require_still_valid(call.request, call.services)
         entry = await call.services.entrance.submit(
-            work, order, actor=_actor(call), traceparent=current_traceparent()
+            work, order, actor=call.caller.actor, traceparent=current_traceparent()
         )
         response = _one(entry, 202)
         response.headers["Location"] = f"/v1/orders/{order.id}"
@@ -78,7 +78,7 @@ async def cancel(call: Call) -> Response:
     order_id = _asked_for(call)
     async with call.work() as work:
         await require_still_valid(call.request, call.services)
-        entry = await call.services.changes.cancel(work, order_id, actor=_actor(call))
+        entry = await call.services.changes.cancel(work, order_id, actor=call.caller.actor)
         response = _one(entry, 202)
         await work.answer(stored(response))
     if entry.state is OrderState.PENDING_CANCEL:
@@ -99,7 +99,9 @@ async def cancel_many(call: Call) -> Response:
             if not _meant(entry.order, wish):
                 continue
             try:
-                canceled.append(await call.services.changes.cancel(work, entry.order.id, actor=_actor(call)))
+                canceled.append(
+                    await call.services.changes.cancel(work, entry.order.id, actor=call.caller.actor)
+                )
             except Conflict:
                 in_flight.append(entry.order.id)
         body = {"items": [order_fields(entry) for entry in canceled], "in_flight": in_flight}
@@ -123,7 +125,7 @@ async def modify(call: Call) -> Response:
     change = OrderChange(**{name: decimal_of(value) for name, value in given.items()})
     async with call.work() as work:
         await require_still_valid(call.request, call.services)
-        entry = await call.services.changes.modify(work, order_id, change, actor=_actor(call))
+        entry = await call.services.changes.modify(work, order_id, change, actor=call.caller.actor)
         response = _one(entry, 202)
         await work.answer(stored(response))
     _hint(call, order_id)
@@ -218,10 +220,6 @@ def _asked_for(call: Call) -> str:
     if len(order_id) != ORDER_ID_LENGTH or not order_id.isalnum() or not order_id.isupper():
         raise NotFound("no order can have this id", code="ORDER_NOT_FOUND")
     return order_id
-
-
-def _actor(call: Call) -> str:
-    return f"{call.caller.kind}:{call.caller.subject}"
 
 
 def _one(entry: OrderEntry, status: int) -> Response:

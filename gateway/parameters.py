@@ -131,6 +131,9 @@ WIRES: Final[Mapping[str, Wire]] = {
     "depth": Wire(description="How many flows away at most."),
     "toward": Wire(name="to", description="The service at the end of the way."),
     "origin": Wire(description="Only those that begin at this service."),
+    "of": Wire(
+        description="The account, strategy or symbol where the path says `-`: any name, one with a slash too."
+    ),
     "target": Wire(description="Only those that end at this service."),
     "price": Wire(
         description="Which price makes the bar; `auto` is the bid where there is one, else the last."

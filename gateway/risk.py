@@ -26,13 +26,14 @@ from gateway.risk_shapes import (
     StateWish,
     SwitchQuery,
     SwitchWish,
+    TargetQuery,
     VersionQuery,
 )
 from gateway.routing import Call
 
 _TARGET: Final = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
 OWN: Final = "-"
-"""What a path has in place of a target where the scope is the whole tenant."""
+"""What a path has in place of a target where the scope is the whole tenant, or the query names the target."""
 
 
 async def engage(call: Call) -> Response:
@@ -51,7 +52,7 @@ async def engage(call: Call) -> Response:
     async with call.work() as work:
         await require_still_valid(call.request, call.services)
         switch = await call.services.risk.engage(
-            work, scope, target, reason=wish.reason, author=_author(call)
+            work, scope, target, reason=wish.reason, author=call.caller.actor
         )
         await _audit(call, work, "kill.engaged", switch_fields(switch))
         response = _json(switch_fields(switch), 201)
@@ -65,7 +66,7 @@ async def release(call: Call) -> Response:
     parse(call.request, NoParameters)
     async with call.services.ledger.work(call.caller.tenant) as work:
         await require_still_valid(call.request, call.services)
-        released = await call.services.risk.release(work, _id(call), author=_author(call))
+        released = await call.services.risk.release(work, _id(call), author=call.caller.actor)
         if released is not None:
             await _audit(call, work, "kill.released", switch_fields(released))
     return _json(switch_fields(released or await call.services.risk.switch(call.caller.tenant, _id(call))))
@@ -100,8 +101,7 @@ async def limits(call: Call) -> Response:
 
 async def limits_of(call: Call) -> Response:
     """Show what a scope sets."""
-    parse(call.request, NoParameters)
-    scope, target = _limit_place(call)
+    scope, target = _limit_place(call, parse(call.request, TargetQuery).of)
     found = await call.services.risk.versions(call.caller.tenant, scope, target, before=None, limit=1)
     if not found:
         raise NotFound("nothing is set here", code="RISK_LIMITS_NOT_FOUND")
@@ -111,7 +111,7 @@ async def limits_of(call: Call) -> Response:
 async def versions(call: Call) -> Response:
     """List what a scope has ever set, the newest first."""
     query = parse(call.request, VersionQuery)
-    scope, target = _limit_place(call)
+    scope, target = _limit_place(call, query.of)
     before = None if query.cursor is None else int(query.cursor)
     found = await call.services.risk.versions(
         call.caller.tenant, scope, target, before=before, limit=query.limit + 1
@@ -123,8 +123,7 @@ async def versions(call: Call) -> Response:
 
 async def set_limits(call: Call) -> Response:
     """Set the limits of a scope: all that it sets, each time. What is left out, it sets no longer."""
-    parse(call.request, NoParameters)
-    scope, target = _limit_place(call)
+    scope, target = _limit_place(call, parse(call.request, TargetQuery).of)
     wish, expected = parse_json(call, LimitsWish), _expected(call)
     given = {
         name: value for name, value in msgspec.structs.asdict(wish).items() if value is not msgspec.UNSET
@@ -136,7 +135,7 @@ async def set_limits(call: Call) -> Response:
     async with call.services.ledger.work(call.caller.tenant) as work:
         await require_still_valid(call.request, call.services)
         kept = await call.services.risk.set_limits(
-            work, scope, target, given, expected=expected, author=_author(call)
+            work, scope, target, given, expected=expected, author=call.caller.actor
         )
         await _audit(call, work, "risk.limits", {**limit_fields(kept), "limits": texts(given)})
     return _tagged(kept)
@@ -152,62 +151,59 @@ async def states(call: Call) -> Response:
 
 async def state_of(call: Call) -> Response:
     """Show the trading state that was set for a scope."""
-    parse(call.request, NoParameters)
-    scope, target = _switch_place(call)
+    scope, target = _switch_place(call, parse(call.request, TargetQuery).of)
     return _json(state_fields(await call.services.risk.state(call.caller.tenant, scope, target)))
 
 
 async def set_state(call: Call) -> Response:
     """Set a trading state: ACTIVE, REDUCING (only what makes a position smaller) or HALTED."""
-    parse(call.request, NoParameters)
+    scope, target = _switch_place(call, parse(call.request, TargetQuery).of)
     wish = parse_json(call, StateWish)
-    scope, target = _switch_place(call)
     async with call.services.ledger.work(call.caller.tenant) as work:
         await require_still_valid(call.request, call.services)
         kept = await call.services.risk.set_state(
-            work, scope, target, wish.state, reason=wish.reason, author=_author(call)
+            work, scope, target, wish.state, reason=wish.reason, author=call.caller.actor
         )
         await _audit(call, work, "risk.state", state_fields(kept))
     return _json(state_fields(kept))
 
 
 async def _audit(call: Call, work: Work, what: str, facts: dict[str, Any]) -> None:
-    event = AuditEvent(type=what, actor=_author(call), facts=texts(facts), trace=current_traceparent())
+    event = AuditEvent(type=what, actor=call.caller.actor, facts=texts(facts), trace=current_traceparent())
     await call.services.audit.append(work, event)
-
-
-def _author(call: Call) -> str:
-    return f"{call.caller.kind}:{call.caller.subject}"
 
 
 def _id(call: Call) -> str:
     return str(call.request.path_params["id"])
 
 
-def _limit_place(call: Call) -> tuple[LimitScope, str]:
+def _limit_place(call: Call, of: str | None) -> tuple[LimitScope, str]:
     try:
         scope = LimitScope(call.request.path_params["scope"])
     except ValueError as e:
         raise NotFound(
             "limits are of a tenant, an account, a strategy or a symbol", code="NO_SUCH_SCOPE"
         ) from e
-    return scope, _target(call, whole=scope is LimitScope.TENANT)
+    return scope, _target(call, of, whole=scope is LimitScope.TENANT)
 
 
-def _switch_place(call: Call) -> tuple[SwitchScope, str]:
+def _switch_place(call: Call, of: str | None) -> tuple[SwitchScope, str]:
     try:
         scope = SwitchScope(call.request.path_params["scope"])
     except ValueError as e:
         raise NotFound("states are of a tenant, an account or a strategy", code="NO_SUCH_SCOPE") from e
     if scope is SwitchScope.GLOBAL:
         raise NotFound("states are of a tenant, an account or a strategy", code="NO_SUCH_SCOPE")
-    return scope, _target(call, whole=scope is SwitchScope.TENANT)
+    return scope, _target(call, of, whole=scope is SwitchScope.TENANT)
 
 
-def _target(call: Call, *, whole: bool) -> str:
-    target: str = call.request.path_params["id"]
-    if whole != (target == OWN) or not _TARGET.fullmatch(target):
+def _target(call: Call, of: str | None, *, whole: bool) -> str:
+    named: str = call.request.path_params["id"]
+    target = of if named == OWN and of is not None and not whole else named
+    if (whole and (named != OWN or of is not None)) or (not whole and (named == OWN) != (of is not None)):
         raise NotFound(f"a tenant's own are at {OWN!r}, all others at their id", code="NO_SUCH_SCOPE")
+    if not _TARGET.fullmatch(target):
+        raise NotFound("nothing can have this name", code="NO_SUCH_SCOPE")
     return "" if whole else target
 
 

@@ -18,6 +18,7 @@ from gateway.risk_shapes import (
     SwitchPage,
     SwitchQuery,
     SwitchWish,
+    TargetQuery,
     VersionPage,
     VersionQuery,
 )
@@ -27,7 +28,7 @@ BODY_BYTES_MAX: Final = 96 * 1024
 
 
 _READ: Final[dict[str, Any]] = {"access": Scope.ORDERS_READ, "rate": RateClass.READ}
-_SET: Final[dict[str, Any]] = {"access": Scope.RISK_ADMIN, "rate": RateClass.WRITE, "query": NoParameters}
+_SET: Final[dict[str, Any]] = {"access": Scope.RISK_ADMIN, "rate": RateClass.WRITE}
 _NO_SWITCH: Final = refused("There is no such kill switch.")
 _NO_PLACE: Final = refused("There is no such scope, or nothing is set here.")
 
@@ -40,6 +41,7 @@ ENDPOINTS: Final = (
         body_bytes_max=BODY_BYTES_MAX,
         idempotent=True,
         atomic=True,
+        query=NoParameters,
         answers={201: shown(SwitchAnswer, "Location"), 404: refused("There is no such account.")},
         **_SET,
     ),
@@ -63,6 +65,7 @@ ENDPOINTS: Final = (
         method="DELETE",
         path="/v1/kill-switches/{id}",
         handler=risk.release,
+        query=NoParameters,
         answers={200: shown(SwitchAnswer), 404: _NO_SWITCH},
         **_SET,
     ),
@@ -78,7 +81,7 @@ ENDPOINTS: Final = (
         method="GET",
         path="/v1/risk-limits/{scope}/{id}",
         handler=risk.limits_of,
-        query=NoParameters,
+        query=TargetQuery,
         answers={200: shown(LimitsAnswer, "ETag"), 404: _NO_PLACE},
         **_READ,
     ),
@@ -97,6 +100,7 @@ ENDPOINTS: Final = (
         body=shown(LimitsWish),
         body_bytes_max=BODY_BYTES_MAX,
         headers=("If-Match",),
+        query=TargetQuery,
         answers={200: shown(LimitsAnswer, "ETag"), 404: _NO_PLACE},
         **_SET,
     ),
@@ -112,7 +116,7 @@ ENDPOINTS: Final = (
         method="GET",
         path="/v1/trading-states/{scope}/{id}",
         handler=risk.state_of,
-        query=NoParameters,
+        query=TargetQuery,
         answers={200: shown(StateAnswer), 404: _NO_PLACE},
         **_READ,
     ),
@@ -122,6 +126,7 @@ ENDPOINTS: Final = (
         handler=risk.set_state,
         body=shown(StateWish),
         body_bytes_max=BODY_BYTES_MAX,
+        query=TargetQuery,
         answers={200: shown(StateAnswer), 404: _NO_PLACE},
         **_SET,
     ),

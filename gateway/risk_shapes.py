@@ -22,6 +22,7 @@ SwitchId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0
 PlaceText = Annotated[
     str, msgspec.Meta(max_length=80, pattern=r"^(tenant|account|strategy|symbol)/[^\x00]*$")
 ]
+TargetText = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 VersionText = Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]{0,17}$")]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=PAGE_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
@@ -149,8 +150,15 @@ class PlaceQuery(Message, frozen=True, kw_only=True):
     limit: Limit = PAGE_DEFAULT
 
 
+class TargetQuery(Message, frozen=True, kw_only=True):
+    """Which target, where the path cannot name it."""
+
+    of: TargetText | None = None
+
+
 class VersionQuery(Message, frozen=True, kw_only=True):
     """One page of versions."""
 
+    of: TargetText | None = None
     cursor: VersionText | None = None
     limit: Limit = PAGE_DEFAULT

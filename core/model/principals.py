@@ -54,3 +54,8 @@ class Principal:
     expires_at_s: int
     kind: PrincipalKind = PrincipalKind.CLIENT
     credential: str = ""
+
+    @property
+    def actor(self) -> str:
+        """What is written down of who did something."""
+        return f"{self.kind}:{self.subject}"

@@ -224,6 +224,33 @@ def test_a_state_can_be_read_where_it_was_set(floor: Floor) -> None:
     assert codes(floor.submit(volume="0.11", strategy="carry")) == ["TRADING_HALTED"]
 
 
+@pytest.mark.parametrize("name", ["EUR/USD", "a/../b", "-", "50% off?"])
+def test_a_target_that_no_path_can_name_is_named_in_the_query(floor: Floor, name: str) -> None:
+    limits, state = "/v1/risk-limits/strategy/-", "/v1/trading-states/strategy/-"
+    of = {"of": name}
+    kept = floor.http.put(limits, params=of, json={"volume_max": "2"}, headers={"If-Match": '"0"'})
+    assert (kept.status_code, kept.json()["target"]) == (200, name)
+    assert floor.http.get(limits, params=of).json() == kept.json()
+    assert [one["target"] for one in floor.http.get(f"{limits}/versions", params=of).json()["items"]] == [
+        name
+    ]
+    halted = floor.http.put(state, params=of, json={"state": "HALTED", "reason": "r"})
+    assert (halted.status_code, halted.json()["target"]) == (200, name)
+    assert floor.http.get(state, params=of).json() == halted.json()
+    denied = floor.submit(volume="3", strategy=name)
+    assert codes(denied) == ["TRADING_HALTED", "VOLUME_LIMIT"]
+
+
+@pytest.mark.parametrize(
+    ("place", "query"),
+    [("strategy/-", {}), ("strategy/trend", {"of": "carry"}), ("tenant/-", {"of": "demo"})],
+    ids=["no name", "two names", "a name of the tenant"],
+)
+def test_a_target_is_named_once(floor: Floor, place: str, query: dict[str, str]) -> None:
+    answer = floor.http.get(f"/v1/risk-limits/{place}", params=query)
+    assert (answer.status_code, answer.json()["code"]) == (404, "NO_SUCH_SCOPE")
+
+
 @pytest.mark.parametrize("path", ["/v1/risk-limits", "/v1/trading-states"])
 def test_a_list_goes_on_where_its_page_ended(floor: Floor, path: str) -> None:
     for name in ("p1", "p2"):

@@ -83,9 +83,7 @@ def test_an_order_that_is_not_covered_is_never_named() -> None:
     assert growing([mine, others], [held(Side.BUY, "1")], ["a"]) == {"a"}
 
 
-ORDERS = st.lists(
-    st.tuples(st.sampled_from(Side), st.integers(1, 9), st.sampled_from(STOPPABLE)), max_size=8
-)
+ORDERS = st.lists(st.tuples(st.sampled_from(Side), st.integers(1, 9), st.sampled_from(STOPPABLE)), max_size=8)
 
 
 @given(ORDERS, st.sampled_from(Side), st.integers(0, 20))
