@@ -247,7 +247,7 @@ class IngestConnection(WSListener):
             yield
             return
         source = admission.source
-        self._sessions.orders.attach(source.name, source.tenant, self)
+        self._sessions.orders.attach(source.name, source.tenant, hello.token, self)
         try:
             yield
         finally:

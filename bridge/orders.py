@@ -1,7 +1,8 @@
 """Orders on their way through the bridge: out of Redis, to the connector that holds the source, and its replies back.
 
 Apart from the path of ticks: its own tasks, a frame each way per command, nothing is parsed beyond its head. A command
-that was taken is answered here, whatever happens to the connection; only a bridge that dies answers nothing.
+that was taken is answered here, whatever happens to the connection; only a bridge that dies answers nothing. What the
+bridge says itself it seals with the key of the source, which follows from the token its connector has shown.
 """
 
 import asyncio
@@ -9,15 +10,16 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-import msgspec
 import structlog
 
 from core.errors.exceptions import Invalid, Unavailable
 from core.messages import wire
+from core.messages.order_seals import digest_of, reply_key, sealed_reply, token_hash
 from core.messages.terminal_orders import (
+    RelayedCommand,
     TerminalCommand,
     TerminalReply,
-    encode_command,
+    command_of,
     encode_reply,
     refused,
     reply_head,
@@ -38,6 +40,8 @@ FORGOTTEN_AFTER_S: Final = 120.0
 """Nobody waits for a reply this long."""
 ANSWERS_MAX: Final = 4_096
 """Replies that wait for Redis; then the oldest are for nobody any more."""
+KEYS_MAX: Final = 4_096
+"""Sources that were here, for which the bridge can still say that they are not."""
 
 
 class OrderTaker(Protocol):
@@ -49,15 +53,19 @@ class OrderTaker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
+    """asked: the digest of the command."""
+
     reply_to: str
+    asked: bytes
     since_s: float
 
 
 @dataclass(slots=True)
 class _Desk:
-    """One source's connector. pending: by command id."""
+    """One source's connector. key: of its answers; pending: by command id."""
 
     tenant: str
+    key: bytes
     taker: OrderTaker
     pending: dict[str, _Pending] = field(default_factory=dict)
 
@@ -69,13 +77,19 @@ class OrderRelay:
         self._relay = relay
         self._clock = clock
         self._desks: dict[str, _Desk] = {}
+        self._keys: dict[str, bytes] = {}
         self._answers: deque[tuple[str, bytes]] = deque(maxlen=ANSWERS_MAX)
         self._answered = asyncio.Event()
         self._attached = asyncio.Event()
 
-    def attach(self, source: str, tenant: str, taker: OrderTaker) -> None:
-        """From now on `taker` carries out what is asked of `source`."""
-        self._desks[source] = _Desk(tenant, taker)
+    def attach(self, source: str, tenant: str, token: str, taker: OrderTaker) -> None:
+        """From now on `taker`, which has shown `token`, carries out what is asked of `source`."""
+        key = reply_key(token_hash(token))
+        self._desks[source] = _Desk(tenant, key, taker)
+        self._keys.pop(source, None)
+        while len(self._keys) >= KEYS_MAX:
+            del self._keys[next(iter(self._keys))]
+        self._keys[source] = key
         self._attached.set()
 
     def detach(self, source: str, taker: OrderTaker) -> None:
@@ -86,7 +100,8 @@ class OrderRelay:
         del self._desks[source]
         for command_id, pending in desk.pending.items():
             reply = unknown(command_id, "CONNECTION_LOST", "the connector went away before it answered")
-            self._answer(pending.reply_to, encode_reply(reply), "unanswered")
+            body = sealed_reply(desk.key, pending.asked, encode_reply(reply))
+            self._answer(pending.reply_to, body, "unanswered")
 
     def take_reply(self, source: str, taker: OrderTaker, body: memoryview) -> bool:
         """Pass a connector's reply on; False where nobody has asked it that. Raises: Invalid."""
@@ -133,8 +148,12 @@ class OrderRelay:
                 log.warning("orders.not_taken", error=str(e))
                 await asyncio.sleep(RELAY_PAUSE_S)
                 continue
-            for command in commands:
-                self._pass_on(command)
+            for relayed in commands:
+                try:
+                    self._pass_on(relayed, command_of(relayed.sealed))
+                except Invalid as e:
+                    # Whoever wrote it will find it taken and no answer to it.
+                    log.error("order_command.unreadable", error=str(e))
 
     async def _give(self) -> None:
         while True:
@@ -150,23 +169,23 @@ class OrderRelay:
             self._answered.clear()
             await self._answered.wait()
 
-    def _pass_on(self, command: TerminalCommand) -> None:
+    def _pass_on(self, relayed: RelayedCommand, command: TerminalCommand) -> None:
+        asked = digest_of(relayed.sealed)
         refusal = self._refusal(command)
         if refusal is None:
             desk = self._desks[command.source]
-            try:
-                body = encode_command(msgspec.structs.replace(command, reply_to=""))
-            except Invalid as e:
-                # Written out in full it is longer than it came.
-                self._answer(command.reply_to, encode_reply(refused(command.id, e.code, e.public)), "refused")
-                return
-            desk.pending[command.id] = _Pending(command.reply_to, self._clock.monotonic_s())
-            if desk.taker.send_order(wire.encode_body(FrameType.ORDER, body)):
+            desk.pending[command.id] = _Pending(relayed.reply_to, asked, self._clock.monotonic_s())
+            if desk.taker.send_order(wire.encode_body(FrameType.ORDER, relayed.sealed)):
                 metrics.BRIDGE_ORDER_COMMANDS.labels("passed_on").inc()
                 return
             del desk.pending[command.id]
             refusal = refused(command.id, "TERMINAL_NOT_CONNECTED", "the connector has gone")
-        self._answer(command.reply_to, encode_reply(refusal), "refused")
+        key = self._keys.get(command.source)
+        if key is None:
+            # Never here, so nothing said of it would be believed.
+            log.warning("order_command.nobodys", source=command.source)
+            return
+        self._answer(relayed.reply_to, sealed_reply(key, asked, encode_reply(refusal)), "refused")
 
     def _refusal(self, command: TerminalCommand) -> TerminalReply | None:
         if command.valid_until_ms <= self._clock.now_ms():

@@ -235,6 +235,7 @@ class WorkerSettings(Section, frozen=True):
 class TradingSettings(Section, frozen=True):
     """send_timeout_s: a venue's time to answer; absent_s: how long it must not have seen an order before that counts as
     proof. sync_interval_ms: between two looks at an account. market_valid_for_ms: a market order is not sent later.
+    key_file: private Ed25519 JWK set that signs orders for terminals, only the trading workers read it.
     paper_*: how orders meet quotes on paper, docs/trading.md; paper_lots_per_quote: 0 for any volume.
     """
 
@@ -243,6 +244,7 @@ class TradingSettings(Section, frozen=True):
     sweep_interval_ms: Positive = 250
     sync_interval_ms: Positive = 1_000
     market_valid_for_ms: Positive = 5_000
+    key_file: str = ""
     paper_seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     paper_slippage_ticks: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
     paper_latency_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 0
@@ -280,7 +282,8 @@ class CacheSettings(Section, frozen=True):
 class ConnectorSettings(Section, frozen=True):
     """terminal: `module:attribute` of a Terminal adapter; options: its arguments as a JSON object.
 
-    orders: whether it carries out orders, too. deviation_points: how far from the quote a market order may be filled,
+    orders: whether it carries out orders, too, and only those that were signed with a key of order_keys_file, a public
+    JWK set. deviation_points: how far from the quote a market order may be filled,
     where the symbol's execution heeds it.
 
     spool_bytes_max: at this size the connector stops reading; what it did not read is backfilled from history later.
@@ -300,6 +303,7 @@ class ConnectorSettings(Section, frozen=True):
     call_timeout_s: PositiveFloat = 20.0
     history_days_max: Positive = 30
     orders: bool = False
+    order_keys_file: str = ""
     deviation_points: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 20
 
 

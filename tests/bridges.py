@@ -26,6 +26,7 @@ from core.messages.wire import Batch, FrameType, Hello, Nack, Resume
 from core.model.ticks import TICK_DTYPE, SymbolRun
 from core.settings import Secret, Settings
 from tests.engines import free_port, wait_for
+from tests.order_keys import signing
 
 TOKEN = "connector-token"
 SOURCE = "demo"
@@ -136,7 +137,7 @@ def build_bridge(settings: Settings, directory: Path, **options: Any) -> Bridge:
     write_settings_file(settings_file, tree)
     asyncio.run(provision(settings, [], [NewSource(name=SOURCE, token=Secret(TOKEN), tenant=TENANT)]))
     environment = {**os.environ, "TICKGATE_SETTINGS_FILE": str(settings_file)}
-    return Bridge(port, settings, environment, directory / "bridge.log", keys)
+    return Bridge(port, signing(settings, directory), environment, directory / "bridge.log", keys)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.bridges import SOURCE, TOKEN
 from tests.engines import wait_for
+from tests.order_keys import write_order_keys
 
 RECORDING = "bridge.connector.recording:RecordingTerminal"
 SIMULATED = "bridge.connector.simulated:SimulatedTerminal"
@@ -65,6 +66,8 @@ def build_connector(
 ) -> Connector:
     """Lay out a connector that dials `bridge_port`; nothing is started."""
     directory.mkdir(parents=True, exist_ok=True)
+    if settings.get("orders"):
+        settings = {"order_keys_file": write_order_keys(directory)[1], **settings}
     spool = directory / "spool"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("TICKGATE_")},

@@ -44,6 +44,7 @@ def make_command(kind: CommandKind = CommandKind.SEND, **changes: Any) -> Termin
         "kind": kind,
         "tenant": TENANT,
         "source": SOURCE,
+        "made_at_ms": time.time_ns() // 1_000_000,
         "valid_until_ms": time.time_ns() // 1_000_000 + 30_000,
     }
     if kind is CommandKind.SEND and "order" not in changes:

@@ -22,6 +22,7 @@ from core.settings import Settings, TradingSettings
 from core.trading.positions import applied
 from tests.engines import House, free_port, wait_for
 from tests.gateways import FrontDoor, Process, build, running
+from tests.order_keys import write_order_keys
 
 SYMBOL: Final = "EURUSD"
 BID, ASK = 1.10000, 1.10010
@@ -130,12 +131,9 @@ class Floor:
 def running_floor(root: Path, house: House, **trading: Any) -> Iterator[Floor]:
     """Run gateway, database worker and trading worker, with accounts `paper` (netting) and `hedged` (hedging)."""
     door = build(root, house)
-    settings = msgspec.structs.replace(
-        door.settings,
-        trading=TradingSettings(
-            **{"sync_interval_ms": 100, "absent_s": 1.0, "send_timeout_s": 2.0, **trading}
-        ),
-    )
+    trading = {"sync_interval_ms": 100, "absent_s": 1.0, "send_timeout_s": 2.0, **trading}
+    trading["key_file"] = str(write_order_keys(root)[0])
+    settings = msgspec.structs.replace(door.settings, trading=TradingSettings(**trading))
     door.settings = settings
     text = msgspec.json.decode((root / "settings.json").read_bytes())
     text["trading"] = msgspec.to_builtins(settings.trading)

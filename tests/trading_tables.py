@@ -65,6 +65,7 @@ SETTINGS: Final[dict[str, str]] = {
     "sweep_interval_ms": "between two looks into the outbox",
     "sync_interval_ms": "between two comparisons of an account with its venue",
     "market_valid_for_ms": "a market order without `valid_for_ms` is not sent later than this",
+    "key_file": "the Ed25519 key (a private JWK set) that signs orders for terminals; without it none is sent to one",
     "paper_seed": "what slippage on paper is drawn by, with the order's id",
     "paper_slippage_ticks": "a market or stop order fills on paper worse by up to so many ticks",
     "paper_latency_ms": "at least so long between being taken on paper and meeting a quote",

@@ -1,15 +1,18 @@
 """Ask the terminal to change something: written down before, once, in time, and written down again after.
 
 Before the terminal is asked what goes wrong raises. From then on nothing does: without an answer the outcome is
-unknown.
+unknown. Only what the server has refused to look at, because requests come too often, is asked again, a little later:
+that it was not carried out is the one thing known of it.
 """
 
+import asyncio
 import time
 from typing import Final
 
 import structlog
 
 from bridge.connector.order_journal import OrderJournal
+from bridge.connector.pacing import Pace
 from bridge.connector.pipe import Call
 from bridge.connector.terminal import TerminalLate, TerminalRefused
 from bridge.connector.terminal_process import TerminalProcess
@@ -19,13 +22,15 @@ from core.errors.exceptions import TickgateError, Unavailable
 from core.messages.terminal_orders import Outcome, TerminalCommand, TerminalReply, encode_reply, refused
 from core.model.orders import OrderState
 from core.model.venues import VenueReport
-from core.trading.retcodes import meaning_of_error
+from core.trading.retcodes import RetcodeClass, meaning_of, meaning_of_error
 
 log = structlog.get_logger(__name__)
 
 TAGS_MAX: Final = 10_000
 """Orders whose tags are remembered beside their comments."""
 FORGOTTEN_AT_ONCE: Final = 1_000
+TRIES_MAX: Final = 8
+"""Of one command that the server refuses to look at; its time is mostly over before."""
 
 
 class Asking:
@@ -36,6 +41,7 @@ class Asking:
         self._journal = journal
         self._tags = tags
         self._asked: dict[str, int] = {}
+        self._pace = Pace(time.monotonic)
 
     async def recall(self) -> None:
         """Remember what was sent before this process began. Raises: Unavailable, Corrupt."""
@@ -52,7 +58,7 @@ class Asking:
         """Ask the terminal, once, or never again. Raises: Unavailable, while it surely has not been asked."""
         await self._journal.begin(command.id, now_ms(), sent)
         try:
-            answer: SendResult = await self._call_in_time(command, request)
+            answer: SendResult = await self._paced(command, request)
         except TerminalLate as e:
             reply = refused(command.id, "TOO_LATE", e.public)
             await self._write_down(command.id, reply, 0)
@@ -73,6 +79,29 @@ class Asking:
             self._note(sent)
         return answer
 
+    async def _paced(self, command: TerminalCommand, request: Request) -> SendResult:
+        """Ask when it is time to, and again what the server did not look at, as long as the command is good."""
+        answer: SendResult | None = None
+        for _ in range(TRIES_MAX):
+            wait_s = self._pace.wait_s()
+            if answer is not None and now_ms() + wait_s * 1_000 >= command.valid_until_ms:
+                return answer
+            await asyncio.sleep(wait_s)
+            try:
+                again = await self._call_in_time(command, request)
+            except TerminalLate:
+                if answer is None:
+                    raise
+                return answer
+            answer = again
+            if meaning_of(answer.retcode).sort is not RetcodeClass.RATE:
+                self._pace.taken()
+                return answer
+            self._pace.refused()
+            log.warning("terminal.too_many_requests", command=command.id, pause_s=self._pace.pause_s)
+        assert answer is not None, "it was asked at least once"
+        return answer
+
     async def _call_in_time(self, command: TerminalCommand, request: Request) -> SendResult:
         call = Call(name="order_send", arguments=[request], valid_until_ms=command.valid_until_ms)
         (answer,) = await self._terminal.calls([call])
@@ -80,6 +109,13 @@ class Asking:
             raise answer
         result: SendResult = answer
         return result
+
+    async def not_looked_at(self, command: TerminalCommand, answer: SendResult) -> TerminalReply:
+        """Write down that the server refused to look at a change, and return that: it may be asked for again later."""
+        meaning = meaning_of(answer.retcode)
+        reply = refused(command.id, meaning.code, meaning.text)
+        await self._write_down(command.id, reply, 0)
+        return reply
 
     async def finished(
         self, command: TerminalCommand, report: VenueReport, sent: Sent | None

@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from collections import deque
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
 
@@ -28,6 +29,7 @@ class OrderFaultPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     fail_after_placed: 10008, and then the order is rejected.
     Executed: partial: half of it. timeout: answers 10012. disconnect: 10031. forget: None. hang: never returns.
     die: the terminal's process ends. rewrite_comment: chance that the broker puts its own comment in place of ours.
+    per_second_max: requests the server looks at within a second, the others are answered 10024; 0: all.
     """
 
     delay: float = 0.0
@@ -44,6 +46,7 @@ class OrderFaultPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     hang: float = 0.0
     die: float = 0.0
     rewrite_comment: float = 0.0
+    per_second_max: int = 0
 
 
 class FaultPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -174,6 +177,17 @@ class OrderFaults:
         life = _next_life(directory / "orders") if active else 0
         self._random = random.Random(f"orders/{seed}/{life}")  # noqa: S311 - draws faults
         self.reject_retcode = plan.reject_retcode
+        self._looked_at_s: deque[float] = deque(maxlen=max(1, plan.per_second_max))
+
+    def too_many(self) -> bool:
+        """Tell whether the server refuses to look at this request, too."""
+        if not self._plan.per_second_max:
+            return False
+        now_s = time.monotonic()
+        if len(self._looked_at_s) == self._plan.per_second_max and now_s - self._looked_at_s[0] < 1.0:
+            return True
+        self._looked_at_s.append(now_s)
+        return False
 
     def draw(self) -> str:
         """Wait if it is time to; return the name of what happens to this order, "" for nothing."""

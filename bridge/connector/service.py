@@ -22,6 +22,8 @@ from bridge.connector.terminal import TerminalInfo
 from bridge.connector.terminal_process import TerminalProcess
 from bridge.connector.trading import Trading
 from core.errors.exceptions import Misconfigured, TickgateError, Unavailable
+from core.infrastructure.signing_keys import read_public_keys
+from core.messages.order_seals import CommandKeys
 from core.messages.wire import NoticeCode, Resume
 from core.model.ticks import UTC_OFFSET_UNKNOWN
 from core.settings import ConnectorSettings
@@ -56,7 +58,7 @@ class Connector:
         self._journal = OrderJournal()
         # The feed measures the clock; it begins with another meter each time it is opened.
         trading = Trading(self._terminal, self._journal, settings, lambda: self._reading.feed.offset.offset_s)
-        self._desk = OrderDesk(trading, self._journal, settings)
+        self._desk = OrderDesk(trading, self._journal, settings, _order_keys(settings))
         self._link = Link(settings, self._spool, self._on_resume, self._on_diverged, self._desk.take)
         self._stopping = asyncio.Event()
         self._connected = True
@@ -206,6 +208,18 @@ class Connector:
             write_status(self._directory, status)
         except OSError as e:
             log.warning("status.not_written", error=str(e))
+
+
+def _order_keys(settings: ConnectorSettings) -> CommandKeys:
+    """Return the keys orders may be signed with. Raises: Misconfigured."""
+    if not settings.orders:
+        return CommandKeys([])
+    if not settings.order_keys_file:
+        raise Misconfigured(
+            "set TICKGATE_CONNECTOR_ORDER_KEYS_FILE: only orders that are signed with one of its keys are carried out",
+            code="ORDER_KEYS_MISSING",
+        )
+    return CommandKeys(read_public_keys(Path(settings.order_keys_file)))
 
 
 def _options(settings: ConnectorSettings) -> dict[str, Any]:

@@ -50,7 +50,7 @@ UTC_OFFSET_S: Final = 10_800
 
 class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """rate: ticks a second and symbol, on average. anchor_s: UTC second of the first start; 0 takes it from the state
-    file, or now. hedging: of its account. faults: what goes wrong, nothing by default.
+    file, or now. login, server, hedging: of its account. faults: what goes wrong, nothing by default.
     """
 
     seed: int = 1
@@ -58,6 +58,8 @@ class SimulatedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     symbols: tuple[str, ...] = tuple(INSTRUMENTS)
     utc_offset_s: int = UTC_OFFSET_S
     anchor_s: int = 0
+    login: int = 1
+    server: str = "simulation"
     hedging: bool = False
     faults: FaultPlan = FaultPlan()
 
@@ -111,7 +113,7 @@ class SimulatedTerminal(HistoryTerminal):
         return TerminalInfo(connected=not self._faults.is_disconnected(), name="simulation")
 
     def account_info(self) -> AccountInfo | None:
-        return self._broker.account(AccountInfo(login=1, server="simulation"))
+        return self._broker.account(AccountInfo(login=self._options.login, server=self._options.server))
 
     def order_check(self, request: Request, /) -> CheckResult | None:
         fields = self._read(request)

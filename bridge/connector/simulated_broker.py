@@ -92,6 +92,8 @@ class SimulatedBroker:
     def send(self, fields: Fields) -> SendResult | None:
         """Carry a request out; None where a fault swallows the answer."""
         self.advance()
+        if self._faults.too_many():
+            return SendResult(retcode=10_024, comment="Too many requests")
         fault = self._faults.draw()
         if fault == "nothing":
             return None

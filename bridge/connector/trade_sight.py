@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 
 from bridge.connector.pipe import Call
-from bridge.connector.terminal import TerminalRefused
+from bridge.connector.terminal import AccountInfo, TerminalRefused
 from bridge.connector.terminal_process import TerminalProcess
 from bridge.connector.trade_requests import Facts
 from bridge.connector.trade_view import Eyes, Tags
@@ -22,6 +23,23 @@ log = structlog.get_logger(__name__)
 DAY_S: Final = 86_400
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meant:
+    """The account a command is for. 0 and "" are any."""
+
+    login: int
+    server: str
+
+    def require(self, signed_in: AccountInfo) -> None:
+        """Raises: Unavailable, where the terminal is signed in to another account."""
+        there = (signed_in.login, signed_in.server)
+        if self.login not in (0, signed_in.login) or self.server not in ("", signed_in.server):
+            raise Unavailable(
+                f"the terminal is signed in to account {there[0]} at {there[1]}, not to {self.login} at {self.server}",
+                code="WRONG_ACCOUNT",
+            )
+
+
 class Sight:
     """One terminal's answers. tags: whose orders are whose; utc_offset_s: of its clock, as measured by now."""
 
@@ -30,7 +48,7 @@ class Sight:
         self._utc_offset_s = utc_offset_s
         self.tags = Tags()
 
-    async def facts(self, symbol: str) -> Facts:
+    async def facts(self, symbol: str, meant: Meant) -> Facts:
         """Return what an order in `symbol` meets. Raises: Unavailable."""
         account, _, info, quote, positions = await self._ask(
             Call(name="account_info"),
@@ -40,6 +58,7 @@ class Sight:
             Call(name="symbol_info_tick", arguments=[symbol]),
             Call(name="positions_get", named={"symbol": symbol}),
         )
+        meant.require(account)
         return Facts(
             account=account,
             symbol=info,
@@ -48,7 +67,7 @@ class Sight:
             utc_offset_s=self._utc_offset_s(),
         )
 
-    async def view(self, since_ms: int) -> VenueView:
+    async def view(self, since_ms: int, meant: Meant) -> VenueView:
         """Return what the account holds, and what ended since. Raises: Unavailable."""
         offset_s = self._utc_offset_s()
         if offset_s == UTC_OFFSET_UNKNOWN:
@@ -62,6 +81,7 @@ class Sight:
             Call(name="history_orders_get", arguments=dates),
             Call(name="history_deals_get", arguments=dates),
         )
+        meant.require(account)
         return self._eyes().view(
             account,
             orders=orders,
@@ -71,12 +91,14 @@ class Sight:
             at_ms=time.time_ns() // 1_000_000,
         )
 
-    async def placed(self, ticket: int) -> tuple[PlacedOrder | None, PlacedOrder | None]:
+    async def placed(self, ticket: int, meant: Meant) -> tuple[PlacedOrder | None, PlacedOrder | None]:
         """Return the order as it works, or as it ended. Raises: Unavailable."""
-        working, ended = await self._ask(
+        account, working, ended = await self._ask(
+            Call(name="account_info"),
             Call(name="orders_get", named={"ticket": ticket}),
             Call(name="history_orders_get", named={"ticket": ticket}),
         )
+        meant.require(account)
         return next(iter(working), None), next(iter(ended), None)
 
     async def position_of(self, ticket: int) -> OpenPosition | None:

@@ -15,7 +15,7 @@ from bridge.connector.trade_requests import (
     send_requests,
     ticket_of,
 )
-from bridge.connector.trade_sight import Sight
+from bridge.connector.trade_sight import Meant, Sight
 from bridge.connector.trade_view import Sent
 from bridge.connector.trades import Request, SendResult
 from core.errors.exceptions import Invalid, Unavailable
@@ -56,26 +56,26 @@ class Trading:
 
     async def carry_out(self, command: TerminalCommand) -> TerminalReply:
         """Raises: TickgateError, and then the terminal surely was not asked to change anything."""
+        meant = Meant(login=command.login, server=command.server)
         if command.kind is CommandKind.VIEW:
-            view = await self._sight.view(command.since_ms)
+            view = await self._sight.view(command.since_ms, meant)
             return TerminalReply(id=command.id, outcome=Outcome.DONE, view=view)
         if command.kind is CommandKind.SEND and command.order is not None:
-            return await self._send(command, command.order)
+            return await self._send(command, command.order, meant)
         ticket = ticket_of(command.ticket)
         if command.kind is CommandKind.CANCEL:
-            return await self._cancel(command, ticket)
-        return await self._modify(command, ticket, command.change or OrderChange())
+            return await self._cancel(command, ticket, meant)
+        return await self._modify(command, ticket, command.change or OrderChange(), meant)
 
     # -- sending -------------------------------------------------------------------------------------
 
-    async def _send(self, command: TerminalCommand, order: Order) -> TerminalReply:
+    async def _send(self, command: TerminalCommand, order: Order, meant: Meant) -> TerminalReply:
+        facts = await self._sight.facts(order.symbol, meant)
         try:
-            requests = send_requests(
-                order, await self._sight.facts(order.symbol), self._settings.deviation_points
-            )
+            requests = send_requests(order, facts, self._settings.deviation_points)
         except Invalid as e:
             return done(command, VenueReport(state=_S.REJECTED, code=e.code, reason=e.public))
-        there = await self._there_already(order)
+        there = await self._there_already(order, meant)
         if there is not None:
             return done(command, there)
         request, refusal = await self._checked(order.symbol, requests)
@@ -88,12 +88,12 @@ class Trading:
         report = await self._sent_report(answer)
         return await self._asking.finished(command, report, sent)
 
-    async def _there_already(self, order: Order) -> VenueReport | None:
+    async def _there_already(self, order: Order, meant: Meant) -> VenueReport | None:
         """Look for an order that was asked for before, perhaps with success: it is never executed twice."""
         asked_at_ms = self._asking.asked_at_ms(order.id)
         if asked_at_ms is None:
             return None
-        view = await self._sight.view(asked_at_ms - DAY_MS)
+        view = await self._sight.view(asked_at_ms - DAY_MS, meant)
         deals = tuple(deal for deal in view.deals if deal.tag == order.id)
         for found in (*view.orders, *view.ended):
             if found.tag == order.id:
@@ -139,14 +139,16 @@ class Trading:
 
     # -- cancelling and changing ---------------------------------------------------------------------
 
-    async def _cancel(self, command: TerminalCommand, ticket: int) -> TerminalReply:
-        working, ended = await self._sight.placed(ticket)
+    async def _cancel(self, command: TerminalCommand, ticket: int, meant: Meant) -> TerminalReply:
+        working, ended = await self._sight.placed(ticket, meant)
         if working is None:
             return done(command, self._sight.as_it_stands(ticket, ended))
         return await self._change(command, ticket, remove_request(ticket), _S.CANCELED)
 
-    async def _modify(self, command: TerminalCommand, ticket: int, change: OrderChange) -> TerminalReply:
-        working, ended = await self._sight.placed(ticket)
+    async def _modify(
+        self, command: TerminalCommand, ticket: int, change: OrderChange, meant: Meant
+    ) -> TerminalReply:
+        working, ended = await self._sight.placed(ticket, meant)
         if working is not None:
             symbol = await self._terminal.call("symbol_info", working.symbol)
             try:
@@ -174,6 +176,8 @@ class Trading:
         if isinstance(answer, TerminalReply):
             return answer
         meaning = meaning_of(answer.retcode)
+        if meaning.sort is RetcodeClass.RATE:
+            return await self._asking.not_looked_at(command, answer)
         found, deals = await self._sight.found(ticket)
         fine = meaning.sort is RetcodeClass.SUCCESS
         if found is not None and not (fine and wished is _S.CANCELED and found.state in _STILL_WORKING):

@@ -234,7 +234,11 @@ PROVIDERS: Final = _table(
         requires=frozenset({"redis"}),
     ),
     Provider(name="terminal_relay", opens="core.adapters.redis.terminal_relay:open_terminal_relay"),
-    Provider(name="mt5_venue", opens="core.adapters.redis.terminal_orders:open_terminal_orders"),
+    Provider(
+        name="mt5_venue",
+        opens="core.adapters.redis.terminal_orders:open_terminal_orders",
+        requires=frozenset({"sources"}),
+    ),
     Provider(name="answer_streams", opens="core.adapters.redis.answer_streams:open_answer_streams"),
     Provider(name="rate_limiter", opens="core.adapters.redis.rate_limiter:open_rate_limiter"),
     Provider(name="job_queue", opens="core.adapters.redis.job_queue:open_job_queue"),

@@ -1,7 +1,7 @@
 """What is asked of the terminal behind a source, and what comes back: the same words in Redis and on the wire.
 
 A command is executed at most once: it has an id, it is taken out of Redis by whoever passes it on, and from
-`valid_until_ms` on nobody acts on it any more.
+`valid_until_ms` on nobody acts on it any more. It travels sealed (`core.messages.order_seals`), as its answer does.
 """
 
 from enum import StrEnum
@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 
 from core.errors.exceptions import Invalid
+from core.messages.order_seals import MAC_BYTES, SIGNATURE_BYTES
 from core.model.orders import Order
 from core.model.venues import OrderChange, VenueReport, VenueView
 
@@ -40,20 +41,30 @@ class Outcome(StrEnum):
 class TerminalCommand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """order: of SEND; ticket: of CANCEL and MODIFY; change: of MODIFY; since_ms: of VIEW, UTC.
 
-    valid_until_ms: UTC epoch ms. reply_to: where in Redis the answer is waited for; the bridge keeps it to itself.
+    made_at_ms, valid_until_ms: UTC epoch ms. login, server: of the account that is meant; a terminal that is signed in
+    to another one does nothing. 0 and "" are any.
     """
 
     id: CommandId
     kind: CommandKind
     tenant: Name
     source: Name
+    made_at_ms: int
     valid_until_ms: int
+    login: int = 0
+    server: str = ""
     order: Order | None = None
     ticket: str = ""
     change: OrderChange | None = None
     since_ms: int = 0
     traceparent: str = ""
-    reply_to: str = ""
+
+
+class RelayedCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """A command as it lies in Redis. reply_to: where there the answer is waited for; the bridge keeps it to itself."""
+
+    reply_to: str
+    sealed: bytes
 
 
 class TerminalReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,6 +85,7 @@ class ReplyHead(msgspec.Struct, frozen=True):
 
 
 _encoder = msgspec.json.Encoder()
+_relayed = msgspec.msgpack.Decoder(RelayedCommand)
 _commands = msgspec.json.Decoder(TerminalCommand)
 _replies = msgspec.json.Decoder(TerminalReply)
 _heads = msgspec.json.Decoder(ReplyHead)
@@ -92,6 +104,25 @@ def decode_command(body: bytes | memoryview) -> TerminalCommand:
     return _decoded(_commands, body, COMMAND_BYTES_MAX)
 
 
+def encode_relayed(relayed: RelayedCommand) -> bytes:
+    return msgspec.msgpack.encode(relayed)
+
+
+def decode_relayed(body: bytes) -> RelayedCommand:
+    """Raises: Invalid."""
+    if len(body) > 2 * COMMAND_BYTES_MAX:
+        raise Invalid(f"an order command of {len(body)} bytes", code="TOO_LARGE")
+    try:
+        return _relayed.decode(body)
+    except msgspec.DecodeError as e:
+        raise Invalid(f"no message about an order: {e}", code="MALFORMED") from e
+
+
+def command_of(sealed: bytes) -> TerminalCommand:
+    """Return what a sealed command says, whoever has sealed it. Raises: Invalid."""
+    return decode_command(memoryview(sealed)[SIGNATURE_BYTES:])
+
+
 def encode_reply(reply: TerminalReply) -> bytes:
     """Raises: Invalid, when it is larger than a reply may be."""
     body = _encoder.encode(reply)
@@ -105,9 +136,9 @@ def decode_reply(body: bytes | memoryview) -> TerminalReply:
     return _decoded(_replies, body, REPLY_BYTES_MAX)
 
 
-def reply_head(body: bytes | memoryview) -> ReplyHead:
-    """Raises: Invalid."""
-    return _decoded(_heads, body, REPLY_BYTES_MAX)
+def reply_head(sealed: bytes | memoryview) -> ReplyHead:
+    """Return what a sealed reply answers, whoever has sealed it. Raises: Invalid."""
+    return _decoded(_heads, memoryview(sealed)[MAC_BYTES:], REPLY_BYTES_MAX)
 
 
 def refused(command_id: str, code: str, reason: str) -> TerminalReply:

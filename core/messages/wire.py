@@ -22,7 +22,7 @@ FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
 SYMBOL_BYTES_MAX: Final = 64
 RUNS_MAX: Final = 4_096
 TALLIES_MAX: Final = 10_000
-ORDERS_VERSION: Final = 1
+ORDERS_VERSION: Final = 2
 """Of the ORDER and ORDER_REPLY frames, whose bodies are `core.messages.terminal_orders`."""
 
 _HEADER: Final = struct.Struct("<BBH")  # version, type, flags

@@ -14,7 +14,8 @@ from core.model.orders import OrderState, OrderType, Side
 class TradingAccount:
     """An account and how to reach it. source: the connector whose terminal holds it, whose quotes fill it on paper.
 
-    leverage: 100 stands for 1:100. opening_balance: of an account on paper.
+    leverage: 100 stands for 1:100. opening_balance: of an account on paper. login, server: what the terminal must be
+    signed in to; 0 and "" are any.
     """
 
     tenant: str
@@ -25,6 +26,8 @@ class TradingAccount:
     leverage: int
     hedging: bool
     opening_balance: Decimal = Decimal(0)
+    login: int = 0
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from core.messages.terminal_orders import TerminalCommand
+    from core.messages.terminal_orders import RelayedCommand
+
+
+class SourceSecrets(Protocol):
+    """What tells a source's answers from those of others."""
+
+    async def token_hash(self, source: str) -> str:
+        """Return the SHA-256 of the source's token, hexadecimal. Raises: NotFound, Unavailable."""
 
 
 class TerminalRelay(Protocol):
@@ -16,8 +23,8 @@ class TerminalRelay(Protocol):
     async def announce(self, sources: Collection[str]) -> None:
         """Say that commands for these sources are taken here, for the next seconds. Raises: Unavailable."""
 
-    async def take(self) -> Sequence[TerminalCommand]:
+    async def take(self) -> Sequence[RelayedCommand]:
         """Wait a while for commands and take them; none is an answer, too. Raises: Unavailable."""
 
     async def answer(self, reply_to: str, reply: bytes) -> None:
-        """Give who asked the reply, encoded. Raises: Unavailable."""
+        """Give who asked the reply, encoded and sealed. Raises: Unavailable."""

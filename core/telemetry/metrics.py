@@ -79,6 +79,13 @@ BRIDGE_ORDER_COMMANDS: Final = Counter(
     ["what"],
     registry=REGISTRY,
 )
+TERMINAL_REFUSALS: Final = Counter(
+    "tickgate_terminal_refusals_total",
+    "What a person must look at on the way to a terminal: wrong_account, a terminal signed in to another account than"
+    " was meant; reply_not_sealed, an answer that its source has not sealed",
+    ["why"],
+    registry=REGISTRY,
+)
 BRIDGE_UNKNOWN_OUTCOMES: Final = Counter(
     "tickgate_bridge_unknown_outcomes_total",
     "Inserts whose answer was missing and that were reconciled",

@@ -15,6 +15,7 @@ from core.adapters.redis.terminal_orders import TerminalOrders
 from core.errors.exceptions import TickgateError, Unavailable, UnknownOutcome
 from core.infrastructure.central_hub import open_hub
 from core.messages import wire
+from core.messages.order_seals import MAC_BYTES, digest_of, reply_key, sealed_reply, token_hash
 from core.messages.terminal_orders import (
     Outcome,
     TerminalCommand,
@@ -25,10 +26,13 @@ from core.messages.terminal_orders import (
 from core.messages.wire import FrameType, NackCode
 from core.model.orders import OrderState
 from core.model.venues import VenueReport
-from tests.bridges import Bridge, Wire, build_bridge, dial, make_rows
+from tests.bridges import TOKEN, Bridge, Wire, build_bridge, dial, make_rows
 from tests.engines import House, new_databases
+from tests.order_keys import KEYS
 from tests.orders import ACCOUNT, make_order
 
+REPLY_KEY = reply_key(token_hash(TOKEN))
+MAC = b"x" * MAC_BYTES
 REPORT = VenueReport(state=OrderState.FILLED, order="7", retcode=10_009)
 
 
@@ -53,7 +57,7 @@ async def venue(shared_bridge: Bridge) -> AsyncIterator[TerminalOrders]:
 async def connected(bridge: Bridge, venue: TerminalOrders, **hello: Any) -> AsyncIterator[Wire]:
     """A connector that carries out orders, known to whoever asks."""
     async with dial(bridge) as client:
-        await client.resume(**{"orders": 1, **hello})
+        await client.resume(**{"orders": wire.ORDERS_VERSION, **hello})
         async with asyncio.timeout(10):
             while True:
                 sending = asyncio.create_task(venue.view(ACCOUNT, 1))
@@ -70,13 +74,21 @@ async def connected(bridge: Bridge, venue: TerminalOrders, **hello: Any) -> Asyn
         yield client
 
 
+ASKED: dict[str, bytes] = {}
+"""The digest of each command that has come."""
+
+
 async def next_order(client: Wire) -> TerminalCommand:
-    return decode_command(wire.body_of(await client.frame(FrameType.ORDER)))
+    sealed = bytes(wire.body_of(await client.frame(FrameType.ORDER)))
+    command = decode_command(KEYS.opened(sealed))
+    ASKED[command.id] = digest_of(sealed)
+    return command
 
 
 async def reply(client: Wire, command_id: str, **fields: Any) -> None:
     answer = TerminalReply(id=command_id, **{"outcome": Outcome.DONE, "report": REPORT, **fields})
-    await client.socket.send(wire.encode_body(FrameType.ORDER_REPLY, encode_reply(answer)))
+    sealed = sealed_reply(REPLY_KEY, ASKED.get(command_id, b""), encode_reply(answer))
+    await client.socket.send(wire.encode_body(FrameType.ORDER_REPLY, sealed))
 
 
 async def test_an_order_reaches_the_connector_and_its_reply_the_venue(shared_bridge, venue) -> None:
@@ -84,7 +96,7 @@ async def test_an_order_reaches_the_connector_and_its_reply_the_venue(shared_bri
         asked = make_order()
         sending = asyncio.create_task(venue.send(ACCOUNT, asked))
         command = await next_order(client)
-        assert (command.order, command.reply_to) == (asked, "")
+        assert command.order == asked
         await reply(client, command.id)
         assert await sending == REPORT
 
@@ -135,7 +147,7 @@ async def test_another_tenants_order_does_not_reach_it(shared_bridge, venue) -> 
 async def test_a_command_whose_time_is_over_is_not_passed_on(shared_bridge, venue, monkeypatch) -> None:
     monkeypatch.setattr("core.adapters.redis.terminal_orders.VALID_S", -1.0)
     async with dial(shared_bridge) as client:
-        await client.resume(orders=1)
+        await client.resume(orders=wire.ORDERS_VERSION)
         async with asyncio.timeout(10):
             while True:
                 with pytest.raises(Unavailable) as error:
@@ -164,13 +176,13 @@ async def test_replies_nobody_asked_for_count_as_a_flood(shared_bridge, venue) -
 )
 async def test_a_reply_that_is_none_ends_the_connection(shared_bridge, venue, body, code) -> None:
     async with connected(shared_bridge, venue) as client:
-        await client.socket.send(wire.encode_body(FrameType.ORDER_REPLY, body))
+        await client.socket.send(wire.encode_body(FrameType.ORDER_REPLY, MAC + body))
         assert (await client.nack()).code is code
 
 
 async def test_before_resume_nobody_replies(shared_bridge) -> None:
     async with dial(shared_bridge) as client:
-        await client.socket.send(wire.encode_body(FrameType.ORDER_REPLY, b'{"id":"a"}'))
+        await client.socket.send(wire.encode_body(FrameType.ORDER_REPLY, MAC + b'{"id":"a"}'))
         assert (await client.nack()).code is NackCode.HELLO_EXPECTED
 
 
@@ -195,7 +207,8 @@ async def test_an_answer_of_nonsense_is_an_unknown_outcome(shared_bridge, venue,
         sending = asyncio.create_task(venue.send(ACCOUNT, make_order()))
         command = await next_order(client)
         body = msgspec.json.encode({"id": command.id, "outcome": "perhaps"})
-        await client.socket.send(wire.encode_body(FrameType.ORDER_REPLY, body))
+        sealed = sealed_reply(REPLY_KEY, ASKED[command.id], body)
+        await client.socket.send(wire.encode_body(FrameType.ORDER_REPLY, sealed))
         with pytest.raises(UnknownOutcome):
             await sending
 

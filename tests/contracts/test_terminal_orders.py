@@ -5,24 +5,30 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
 from core.adapters.redis import terminal_orders
-from core.adapters.redis.terminal_orders import TerminalOrders
+from core.adapters.redis.terminal_orders import TerminalOrders, open_terminal_orders
 from core.adapters.redis.terminal_relay import RedisTerminalRelay, holder_key
-from core.errors.exceptions import Unavailable, UnknownOutcome
+from core.errors.exceptions import Misconfigured, Unavailable, UnknownOutcome
 from core.infrastructure.central_hub import open_hub
+from core.messages.order_seals import digest_of, reply_key, sealed_reply, token_hash
 from core.messages.terminal_orders import (
     CommandKind,
     Outcome,
+    RelayedCommand,
     TerminalCommand,
     TerminalReply,
-    encode_command,
+    decode_command,
+    encode_relayed,
     encode_reply,
     refused,
     unknown,
@@ -30,11 +36,21 @@ from core.messages.terminal_orders import (
 from core.model.orders import OrderState
 from core.model.venues import OrderChange, VenueReport, VenueView
 from core.settings import Settings
+from tests.bridges import TOKEN
 from tests.engines import House
+from tests.order_keys import KEYS, signing
 from tests.orders import ACCOUNT, SOURCE, TENANT, make_order
 
+REPLY_KEY = reply_key(token_hash(TOKEN))
 REPORT = VenueReport(state=OrderState.FILLED, order="7", retcode=10_009)
 VIEW = VenueView(at_ms=1, balance=Decimal("1.50"), equity=None, margin=Decimal(0), margin_free=Decimal("1.5"))
+
+
+class Ledger:
+    """Knows one source's token."""
+
+    async def token_hash(self, _source: str) -> str:
+        return token_hash(TOKEN)
 
 
 @dataclass
@@ -44,15 +60,23 @@ class Way:
     venue: TerminalOrders
     relay: RedisTerminalRelay
     redis: redis.Redis
+    seen: dict[str, RelayedCommand] = field(default_factory=dict)
 
     async def taken(self) -> TerminalCommand:
         async with asyncio.timeout(10):
             while True:
-                for command in await self.relay.take():
-                    return command
+                for relayed in await self.relay.take():
+                    return self.opened(relayed)
 
-    async def answer(self, command: TerminalCommand, reply: TerminalReply) -> None:
-        await self.relay.answer(command.reply_to, encode_reply(reply))
+    def opened(self, relayed: RelayedCommand) -> TerminalCommand:
+        command = decode_command(KEYS.opened(relayed.sealed))
+        self.seen[command.id] = relayed
+        return command
+
+    async def answer(self, command: TerminalCommand, reply: TerminalReply, key: bytes = REPLY_KEY) -> None:
+        relayed = self.seen[command.id]
+        sealed = sealed_reply(key, digest_of(relayed.sealed), encode_reply(reply))
+        await self.relay.answer(relayed.reply_to, sealed)
 
     async def answered(self, make: Any) -> TerminalCommand:
         """Take a command and answer it with what `make` makes of it."""
@@ -68,11 +92,16 @@ def own_settings(queue_house: House) -> Settings:
 
 @asynccontextmanager
 async def opened(settings: Settings, client: redis.Redis, *, announced: bool = True) -> AsyncIterator[Way]:
-    async with open_hub(settings, {"mt5_venue", "terminal_relay"}, checked=False) as hub:
-        way = Way(hub["mt5_venue"], hub["terminal_relay"], client)
-        if announced:
-            await way.relay.announce([SOURCE])
-        yield way
+    with TemporaryDirectory() as directory:
+        ours = signing(settings, Path(directory))
+        async with (
+            open_hub(ours, {"terminal_relay"}, checked=False) as hub,
+            open_terminal_orders(ours, {"sources": Ledger()}) as venue,
+        ):
+            way = Way(venue, hub["terminal_relay"], client)
+            if announced:
+                await way.relay.announce([SOURCE])
+            yield way
 
 
 @pytest.fixture(autouse=True)
@@ -198,7 +227,7 @@ async def test_many_at_once_get_their_own_answers(own_settings, queue_valkey):
         asking = [asyncio.create_task(way.venue.send(ACCOUNT, order)) for order in asked]
         commands: list[TerminalCommand] = []
         while len(commands) < len(asked):
-            commands += await way.relay.take()
+            commands += [way.opened(relayed) for relayed in await way.relay.take()]
         for command in reversed(commands):
             assert command.order is not None
             report = VenueReport(state=OrderState.ACCEPTED, order=command.order.id)
@@ -228,15 +257,54 @@ async def test_a_command_is_given_to_one_taker_only(own_settings, queue_valkey):
 async def test_what_cannot_be_read_is_dropped_by_the_taker(own_settings, queue_valkey):
     async with opened(own_settings, queue_valkey) as way:
         inbox = queue_valkey.get(holder_key(SOURCE))
-        queue_valkey.rpush(
-            inbox,
-            b"{",
-            b"x" * 20_000,
-            encode_command(
-                TerminalCommand(id="a", kind=CommandKind.VIEW, tenant="t", source="s", valid_until_ms=1)
-            ),
-        )
-        assert [command.id for command in await way.relay.take()] == ["a"]
+        fine = RelayedCommand(reply_to="a", sealed=b"whatever")
+        queue_valkey.rpush(inbox, b"{", b"x" * 40_000, encode_relayed(fine))
+        assert await way.relay.take() == [fine]
+
+
+@pytest.mark.parametrize("forger", ["another source", "another command"])
+async def test_an_answer_that_its_source_has_not_sealed_is_none(own_settings, queue_valkey, forger):
+    async with opened(own_settings, queue_valkey) as way:
+        asking = asyncio.create_task(way.venue.send(ACCOUNT, make_order()))
+        command = await way.taken()
+        lie = refused(command.id, "TERMINAL_BUSY", "nobody was asked, they say")
+        if forger == "another source":
+            await way.answer(command, lie, key=reply_key(token_hash("guessed")))
+        else:
+            relayed = way.seen[command.id]
+            sealed = sealed_reply(REPLY_KEY, digest_of(b"another"), encode_reply(lie))
+            await way.relay.answer(relayed.reply_to, sealed)
+        # The true one still counts.
+        await way.answer(command, done(command, report=REPORT))
+        assert await asking == REPORT
+
+
+async def test_without_a_true_answer_a_lie_leaves_an_unknown_outcome(own_settings, queue_valkey):
+    async with opened(own_settings, queue_valkey) as way:
+        asking = asyncio.create_task(way.venue.send(ACCOUNT, make_order()))
+        command = await way.taken()
+        await way.answer(command, refused(command.id, "TERMINAL_BUSY", "a lie"), key=b"x" * 32)
+        with pytest.raises(UnknownOutcome):
+            await asking
+
+
+async def test_a_worker_without_a_key_asks_nobody(own_settings, queue_valkey):
+    async with open_terminal_orders(own_settings, {"sources": Ledger()}) as venue:
+        with pytest.raises(Unavailable) as error:
+            await venue.send(ACCOUNT, make_order())
+        assert error.value.code == "ORDER_KEY_MISSING"
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"keys":[]}', '{"keys":[{"d":"AA"}]}'])
+async def test_a_file_that_holds_no_key_stops_the_worker(own_settings, tmp_path, content):
+    file = tmp_path / "orders.json"
+    file.write_text(content)
+    trading = msgspec.structs.replace(own_settings.trading, key_file=str(file))
+    with pytest.raises(Misconfigured):
+        async with open_terminal_orders(
+            msgspec.structs.replace(own_settings, trading=trading), {"sources": None}
+        ):
+            pass
 
 
 async def test_everything_in_redis_expires_by_itself(own_settings, queue_valkey):

@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from core.adapters.redis import terminal_orders
+from core.adapters.redis.terminal_relay import holder_key
 from core.errors.exceptions import Unavailable, UnknownOutcome
 from core.infrastructure.central_hub import open_hub
+from core.messages.order_seals import CommandSigner
+from core.messages.terminal_orders import RelayedCommand, encode_command, encode_relayed
 from core.model.orders import Order, OrderState
 from core.model.venues import VenueReport, VenueView
 from core.ports.venues import Venue
@@ -25,7 +29,8 @@ from core.settings import Settings
 from tests.bridges import Bridge, build_bridge
 from tests.connectors import SIMULATED, Connector, build_connector
 from tests.engines import House, new_databases
-from tests.orders import ACCOUNT, make_order, truth
+from tests.order_keys import order_key
+from tests.orders import ACCOUNT, SOURCE, make_command, make_order, truth
 
 WHEN_NOT_EXECUTED = {OrderState.REJECTED}
 WHEN_EXECUTED = {OrderState.FILLED, OrderState.CANCELED, OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED}
@@ -67,6 +72,11 @@ def running_connector(bridge: Bridge, directory: Path, **faults: Any) -> Iterato
 async def opened_venue(settings: Settings) -> AsyncIterator[Venue]:
     async with open_hub(settings, {"mt5_venue"}) as hub:
         yield hub["mt5_venue"]
+
+
+def redis_of(settings: Settings) -> "redis.Redis":
+    ours = settings.redis
+    return redis.Redis(port=ours.port, db=ours.database, password=ours.password.reveal())
 
 
 async def viewed(venue: Venue, timeout_s: float = 40.0) -> VenueView:
@@ -131,6 +141,52 @@ def test_a_market_order_is_filled_in_the_terminal(shared_bridge: Bridge, shared_
                 assert [(one.tag, one.state) for one in view.ended] == [(bought.id, OrderState.FILLED)]
                 assert view.deals == report.deals
                 assert truth(connector.spool).executions == {bought.id: 1}
+
+    asyncio.run(run())
+
+
+def test_who_writes_to_redis_makes_no_order_and_gives_none_twice(
+    shared_bridge: Bridge, shared_directory: Path
+) -> None:
+    forger = CommandSigner(order_key("who has only Redis"))
+
+    async def run() -> None:
+        settings = shared_bridge.settings
+        async with opened_venue(settings) as venue, open_hub(settings, {"terminal_relay"}) as hub:
+            with (
+                running_connector(shared_bridge, shared_directory, reject=1.0) as connector,
+                redis_of(settings) as client,
+            ):
+                await viewed(venue)
+                bridge_inbox = client.get(holder_key(SOURCE))
+
+                def put(sealed: bytes) -> None:
+                    relayed = RelayedCommand(reply_to="tickgate:terminal:forger", sealed=sealed)
+                    client.rpush(bridge_inbox, encode_relayed(relayed))
+
+                async def answered(count: int) -> None:
+                    async with asyncio.timeout(10):
+                        while client.llen("tickgate:terminal:forger") < count:
+                            await asyncio.sleep(0.02)
+
+                forged = make_command()
+                put(forger.sealed(encode_command(forged)))
+                await answered(1)
+                # A true one that the terminal did not take, seen on its way and given again.
+                client.delete(holder_key(SOURCE))
+                await hub["terminal_relay"].announce([SOURCE])
+                asked = make_order()
+                asking = asyncio.create_task(venue.send(ACCOUNT, asked))
+                (seen,) = await hub["terminal_relay"].take()
+                client.rpush(bridge_inbox, encode_relayed(seen))
+                report = await asking
+                assert report.state is OrderState.REJECTED
+                put(seen.sealed)
+                await answered(2)
+                assert not {forged.order.id, asked.id} & set(truth(connector.spool).executions)
+        log = connector.log.read_text()
+        assert "order_command.not_signed" in log
+        assert "order_command.again" in log
 
     asyncio.run(run())
 

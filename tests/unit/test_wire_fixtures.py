@@ -8,6 +8,15 @@ import pytest
 
 from core.market.checksum import row_hashes
 from core.messages import wire
+from core.messages.order_seals import (
+    CommandKeys,
+    CommandSigner,
+    digest_of,
+    opened_reply,
+    reply_key,
+    sealed_reply,
+    token_hash,
+)
 from core.messages.terminal_orders import (
     CommandKind,
     Outcome,
@@ -50,6 +59,12 @@ HELLO = Hello(
     next_seq=45,
     agent="tickgate/0.1.0",
 )
+# The key pair of RFC 8032, 7.1, test 1.
+KEY = {
+    "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
+    "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+}
+SIGNER = CommandSigner(KEY)
 NACK = Nack(code=NackCode.GAP, message="seq 50 leaves a gap", expected=45)
 
 
@@ -58,9 +73,14 @@ ORDER = TerminalCommand(
     kind=CommandKind.CANCEL,
     tenant="demo",
     source="demo",
+    made_at_ms=1_714_546_800_000,
     valid_until_ms=1_714_546_805_000,
+    login=5012345,
+    server="Broker-Demo",
     ticket="1001",
 )
+SEALED = SIGNER.sealed(encode_command(ORDER))
+REPLY_KEY = reply_key(token_hash("secret"))
 REPLY = TerminalReply(
     id="c1",
     outcome=Outcome.DONE,
@@ -80,8 +100,13 @@ def fixture(name: str) -> bytes:
         ("ACK", wire.encode_ack(44)),
         ("NACK", wire.encode_json(FrameType.NACK, NACK)),
         ("PING", wire.encode_json(FrameType.PING)),
-        ("ORDER", wire.encode_body(FrameType.ORDER, encode_command(ORDER))),
-        ("ORDER_REPLY", wire.encode_body(FrameType.ORDER_REPLY, encode_reply(REPLY))),
+        ("ORDER", wire.encode_body(FrameType.ORDER, SEALED)),
+        (
+            "ORDER_REPLY",
+            wire.encode_body(
+                FrameType.ORDER_REPLY, sealed_reply(REPLY_KEY, digest_of(SEALED), encode_reply(REPLY))
+            ),
+        ),
     ],
 )
 def test_the_codec_makes_the_documented_bytes(name: str, encoded: bytes) -> None:
@@ -99,8 +124,9 @@ def test_the_documented_control_frames_read_back() -> None:
     assert wire.decode_json(fixture("HELLO"), Hello) == HELLO
     assert wire.decode_json(fixture("NACK"), Nack) == NACK
     assert wire.decode_ack(fixture("ACK")) == 44
-    assert decode_command(wire.body_of(fixture("ORDER"))) == ORDER
-    assert decode_reply(wire.body_of(fixture("ORDER_REPLY"))) == REPLY
+    sealed, answer = (bytes(wire.body_of(fixture(name))) for name in ("ORDER", "ORDER_REPLY"))
+    assert decode_command(CommandKeys([KEY]).opened(sealed)) == ORDER
+    assert decode_reply(opened_reply(REPLY_KEY, digest_of(sealed), answer)) == REPLY
     assert wire.frame_type(fixture("PING")) is FrameType.PING
 
 

@@ -60,7 +60,7 @@ ENTRY_OF_O: Final = ", ".join(f"o.{name}" for name in _ENTRY)
 """The same of orders called o, where others are joined to them."""
 ACCOUNT: Final = (
     "a.tenant, a.id as account_id, a.venue, a.source, a.currency, a.leverage, a.margin_mode,"
-    " a.opening_balance"
+    " a.opening_balance, a.login, a.server"
 )
 BOOK: Final = (
     "b.balance, b.equity, b.margin, b.margin_free, b.notional as notional_held, b.day, b.day_start_equity,"
@@ -112,6 +112,8 @@ def account_of(row: asyncpg.Record) -> TradingAccount:
         leverage=row["leverage"],
         hedging=row["margin_mode"] == "hedging",
         opening_balance=Decimal(row["opening_balance"]),
+        login=row["login"],
+        server=row["server"],
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from core.adapters.postgres.pool import Postgres
-from core.errors.exceptions import Conflict, Unauthorized
+from core.errors.exceptions import Conflict, NotFound, Unauthorized
 from core.messages.wire import Notice
 from core.model.ticks import Tally
 from core.ports.ticks import Dropped, ExpiredMonth, Lease, Renewal, Source
@@ -17,7 +17,7 @@ from core.settings import Settings
 
 
 class PostgresSources:
-    """The `SourceRegistry` port on PostgreSQL. Lease times are PostgreSQL's clock, so holders need not agree."""
+    """The ports `SourceRegistry` and `SourceSecrets`. Lease times are PostgreSQL's clock, so holders need not agree."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
@@ -32,6 +32,15 @@ class PostgresSources:
         if row is None or not hmac.compare_digest(given, row["token_hash"]):
             raise Unauthorized("unknown source or wrong token")
         return Source(name=source, tenant=row["tenant"], rotation=row["rotation"])
+
+    async def token_hash(self, source: str) -> str:
+        async with self._postgres.acquire() as connection:
+            kept = await connection.fetchval(
+                "select token_hash from sources where name = $1 and closed_at is null", source
+            )
+        if kept is None:
+            raise NotFound(f"there is no source {source!r}", code="SOURCE_NOT_FOUND")
+        return str(kept)
 
     async def has_forgotten(self, source: str, install: str) -> bool:
         async with self._postgres.acquire() as connection:

@@ -1,7 +1,8 @@
 """The venue `mt5`: orders go by Redis to the bridge that holds the account's source, and on to its terminal.
 
 Asked is who took the command out of Redis. As long as it still lies there it is taken back, and surely nobody was
-asked; once it is gone only a reply tells what became of it, and without one nobody can say.
+asked; once it is gone only a reply tells what became of it, and without one nobody can say. Commands are signed here,
+by who has judged them, and a reply that its source has not sealed is none: Redis only carries.
 """
 
 import asyncio
@@ -9,25 +10,33 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from core.adapters.redis.link import Link, running
 from core.adapters.redis.terminal_relay import KEPT_MS, POP_BLOCKS_S, TROUBLE, ask, holder_key, new_inbox
-from core.errors.exceptions import Invalid, Unavailable, UnknownOutcome
+from core.errors.exceptions import Invalid, Misconfigured, NotFound, Unauthorized, Unavailable, UnknownOutcome
+from core.messages.order_seals import CommandSigner, digest_of, opened_reply, reply_key
 from core.messages.terminal_orders import (
     CommandKind,
     Outcome,
+    RelayedCommand,
     TerminalCommand,
     TerminalReply,
     decode_reply,
     encode_command,
+    encode_relayed,
+    reply_head,
 )
 from core.model.orders import Order
 from core.model.venues import OrderChange, TradingAccount, VenueReport, VenueView
+from core.ports.terminals import SourceSecrets
 from core.settings import Settings
-from core.telemetry import tracing
+from core.telemetry import metrics, tracing
 
 log = structlog.get_logger(__name__)
 
@@ -42,16 +51,37 @@ WAITING_MAX: Final = 256
 FIRST_LOOK_MS: Final = 7 * 86_400_000
 REPLIES_AT_ONCE_MAX: Final = 64
 RETRY_PAUSE_S: Final = 0.2
+KEY_KEPT_S: Final = 5.0
+"""How long the key of a source's answers is not asked for again: as long as a replaced token may still be shown."""
+KEYS_MAX: Final = 4_096
+WRONG_ACCOUNT: Final = "WRONG_ACCOUNT"
+"""What a connector refuses with whose terminal is signed in to another account."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """key: of the source's answers; digest: of the command, which the answer must be to."""
+
+    key: bytes
+    digest: bytes
+    future: asyncio.Future[TerminalReply]
 
 
 class TerminalOrders:
-    """The `Venue` port, by way of bridge and connector. pops: a link of its own, waiting for replies blocks it."""
+    """The `Venue` port, by way of bridge and connector.
 
-    def __init__(self, link: Link, pops: Link) -> None:
+    pops: a link of its own, waiting for replies blocks it. signer: None where this process has no key; then nothing is
+    asked.
+    """
+
+    def __init__(self, link: Link, pops: Link, secrets: SourceSecrets, signer: CommandSigner | None) -> None:
         self._link = link
         self._pops = pops
+        self._secrets = secrets
+        self._signer = signer
         self._inbox = new_inbox("worker")
-        self._waiting: dict[str, asyncio.Future[TerminalReply]] = {}
+        self._waiting: dict[str, _Asked] = {}
+        self._keys: dict[str, tuple[bytes, float]] = {}
 
     async def send(self, account: TradingAccount, order: Order) -> VenueReport:
         return _report(await self._reply(self._command(account, CommandKind.SEND, order=order)))
@@ -78,32 +108,57 @@ class TerminalOrders:
         return reply.view
 
     def _command(self, account: TradingAccount, kind: CommandKind, **fields: Any) -> TerminalCommand:
+        now_s = time.time()
         return TerminalCommand(
             id=uuid.uuid4().hex,
             kind=kind,
             tenant=account.tenant,
             source=account.source,
-            valid_until_ms=int((time.time() + VALID_S) * 1_000),
+            made_at_ms=int(now_s * 1_000),
+            valid_until_ms=int((now_s + VALID_S) * 1_000),
+            login=account.login,
+            server=account.server,
             traceparent=tracing.current_traceparent(),
-            reply_to=self._inbox,
             **fields,
         )
 
     async def _reply(self, command: TerminalCommand) -> TerminalReply:
         """Ask, and return a reply that is DONE. Raises: Unavailable, UnknownOutcome."""
+        if self._signer is None:
+            raise Unavailable("this worker has no key to sign orders with", code="ORDER_KEY_MISSING")
         inbox = await self._inbox_of(command.source)
-        body = encode_command(command)
+        key = await self._reply_key(command.source)
+        sealed = self._signer.sealed(encode_command(command))
+        body = encode_relayed(RelayedCommand(reply_to=self._inbox, sealed=sealed))
         future: asyncio.Future[TerminalReply] = asyncio.get_running_loop().create_future()
-        self._waiting[command.id] = future
+        self._waiting[command.id] = _Asked(key=key, digest=digest_of(sealed), future=future)
         try:
             reply = await self._exchange(inbox, body, future)
         finally:
             del self._waiting[command.id]
         if reply.outcome is Outcome.REFUSED:
+            if reply.code == WRONG_ACCOUNT:
+                metrics.TERMINAL_REFUSALS.labels("wrong_account").inc()
+                log.error("terminal.wrong_account", source=command.source, reason=reply.reason)
             raise Unavailable(reply.reason or "the terminal was not asked", code=reply.code or "NOT_ASKED")
         if reply.outcome is Outcome.UNKNOWN:
             raise UnknownOutcome(reply.reason or "nobody can say", code=reply.code or "UNKNOWN_OUTCOME")
         return reply
+
+    async def _reply_key(self, source: str) -> bytes:
+        """Return the key that seals the source's answers. Raises: Unavailable."""
+        now_s = time.monotonic()
+        kept, read_at_s = self._keys.get(source, (b"", float("-inf")))
+        if now_s - read_at_s < KEY_KEPT_S:
+            return kept
+        try:
+            key = reply_key(await self._secrets.token_hash(source))
+        except NotFound as e:
+            raise Unavailable(f"there is no source {source} any more", code="TERMINAL_NOT_CONNECTED") from e
+        if len(self._keys) >= KEYS_MAX:
+            self._keys.clear()
+        self._keys[source] = (key, now_s)
+        return key
 
     async def _inbox_of(self, source: str) -> bytes:
         (inbox,) = await ask(self._link, ("GET", holder_key(source)))
@@ -172,17 +227,23 @@ class TerminalOrders:
             for body in popped[1] if popped else ():
                 self._hand_over(body)
 
-    def _hand_over(self, body: bytes) -> None:
+    def _hand_over(self, sealed: bytes) -> None:
         try:
-            reply = decode_reply(body)
+            command_id = reply_head(sealed).id
+            asked = self._waiting.get(command_id)
+            if asked is None or asked.future.done():
+                log.warning("order_reply.late", command=command_id)
+                return
+            reply = decode_reply(opened_reply(asked.key, asked.digest, sealed))
         except Invalid as e:
             log.error("order_reply.unreadable", error=str(e))
-            return
-        future = self._waiting.get(reply.id)
-        if future is None or future.done():
-            log.warning("order_reply.late", outcome=reply.outcome.value, code=reply.code)
-            return
-        future.set_result(reply)
+        except Unauthorized as e:
+            # Made by somebody else, or with a token that was replaced a moment ago: the true one may still come.
+            self._keys.clear()
+            metrics.TERMINAL_REFUSALS.labels("reply_not_sealed").inc()
+            log.error("order_reply.not_sealed", command=command_id, error=str(e))
+        else:
+            asked.future.set_result(reply)
 
 
 def _report(reply: TerminalReply) -> VenueReport:
@@ -191,15 +252,24 @@ def _report(reply: TerminalReply) -> VenueReport:
     return reply.report
 
 
+def _signer(path: Path) -> CommandSigner:
+    """Raises: Misconfigured."""
+    try:
+        return CommandSigner(msgspec.json.decode(path.read_bytes())["keys"][0])
+    except (OSError, msgspec.DecodeError, KeyError, IndexError, TypeError, ValueError) as e:
+        raise Misconfigured(f"{path} holds no key to sign orders with", code="BAD_SIGNING_KEY") from e
+
+
 @asynccontextmanager
 async def open_terminal_orders(
-    settings: Settings, _services: Mapping[str, Any]
+    settings: Settings, services: Mapping[str, Any]
 ) -> AsyncIterator[TerminalOrders]:
     """Open it. An absent Redis is no reason not to start: everything raises Unavailable until it is there."""
+    signer = _signer(Path(settings.trading.key_file)) if settings.trading.key_file else None
     link = Link(settings.redis, "terminal orders")
     pops = Link(settings.redis, "terminal orders pops", blocking_s=POP_BLOCKS_S)
     async with running(link, pops):
-        venue = TerminalOrders(link, pops)
+        venue = TerminalOrders(link, pops, services["sources"], signer)
         listening = asyncio.create_task(venue.listen())
         try:
             yield venue

@@ -17,7 +17,7 @@ import structlog
 from core.adapters.redis.connection import Lost
 from core.adapters.redis.link import Link, running
 from core.errors.exceptions import Invalid, Unavailable
-from core.messages.terminal_orders import TerminalCommand, decode_command
+from core.messages.terminal_orders import RelayedCommand, decode_relayed
 from core.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -56,14 +56,14 @@ class RedisTerminalRelay:
             commands = [("SET", holder_key(source), self._inbox, "PX", HELD_MS) for source in sources]
             await ask(self._link, *commands)
 
-    async def take(self) -> Sequence[TerminalCommand]:
+    async def take(self) -> Sequence[RelayedCommand]:
         (popped,) = await ask(
             self._pops, ("BLMPOP", POP_BLOCKS_S, 1, self._inbox, "LEFT", "COUNT", TAKEN_AT_ONCE_MAX)
         )
-        taken: list[TerminalCommand] = []
+        taken: list[RelayedCommand] = []
         for body in popped[1] if popped else ():
             try:
-                taken.append(decode_command(body))
+                taken.append(decode_relayed(body))
             except Invalid as e:
                 # Whoever wrote it will find it taken and no answer to it.
                 log.error("order_command.unreadable", error=str(e))

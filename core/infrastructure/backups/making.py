@@ -179,6 +179,7 @@ async def _steps(hub: Hub, store: str) -> dict[int, str]:
 def _belongings(layout: Layout) -> bytes:
     """Return what cannot be made again: signing keys, and the credentials the ledger knows."""
     files = [layout.key_file, layout.jwks_file, layout.audit_key_file, layout.audit_keys_file]
+    files += [layout.order_key_file, layout.order_keys_file]
     files.append(layout.credentials_file)
     files += sorted((layout.root / "connectors").glob("*.json"))
     lines = [

@@ -83,6 +83,7 @@ def ensure_settings(layout: Layout, port_base: int) -> Tree:
         "key_file": str(layout.audit_key_file),
         "keys_file": str(layout.audit_keys_file),
     }
+    tree["trading"] = {**old.get("trading", {}), "key_file": str(layout.order_key_file)}
     for section in ("gateway", "bridge"):
         tree[section] = {**old.get(section, {}), "port": port_base + OFFSETS[section]}
     ports = {f"{queue}_port": port_base + OFFSETS[f"worker-{queue}"] for queue in QUEUES}
@@ -108,6 +109,7 @@ def ensure_connector_settings(layout: Layout, tree: Tree, source: str, terminal:
         "token": token,
         "bridge_url": f"ws://{HOST}:{tree['bridge']['port']}",
         "spool_directory": str(layout.spool(source)),
+        "order_keys_file": str(layout.order_keys_file),
         **terminal,
     }
     write_settings_file(path, {"profile": "embedded", "connector": connector})
@@ -130,9 +132,18 @@ def ensure_signing_key(layout: Layout) -> None:
 
 def ensure_audit_key(layout: Layout) -> None:
     """Create the Ed25519 key that signs checkpoints of the audit trail, and its public half, unless they are there."""
-    if not (layout.audit_key_file.exists() and layout.audit_keys_file.exists()):
-        known = read_keys(layout.audit_key_file) if layout.audit_key_file.exists() else [new_key(time.time())]
-        write_keys(layout.audit_key_file, layout.audit_keys_file, known)
+    _ensure_key(layout.audit_key_file, layout.audit_keys_file)
+
+
+def ensure_order_key(layout: Layout) -> None:
+    """Create the Ed25519 key that signs orders for terminals, and its public half, unless they are there."""
+    _ensure_key(layout.order_key_file, layout.order_keys_file)
+
+
+def _ensure_key(key_file: Path, keys_file: Path) -> None:
+    if not (key_file.exists() and keys_file.exists()):
+        known = read_keys(key_file) if key_file.exists() else [new_key(time.time())]
+        write_keys(key_file, keys_file, known)
 
 
 def ensure_credentials(layout: Layout) -> tuple[str, str]:

@@ -49,6 +49,16 @@ class Layout:
         return self.root / "keys" / "audit-public.json"
 
     @property
+    def order_key_file(self) -> Path:
+        """What signs orders for terminals."""
+        return self.root / "keys" / "orders.json"
+
+    @property
+    def order_keys_file(self) -> Path:
+        """Its public half."""
+        return self.root / "keys" / "orders-public.json"
+
+    @property
     def anchor_file(self) -> Path:
         """Checkpoints of the audit trail, where nothing else is set up."""
         return self.root / "anchor.jsonl"

@@ -101,6 +101,7 @@ class Start:
         tree = belongings.ensure_settings(self._layout, self._wish.port_base)
         belongings.ensure_signing_key(self._layout)
         belongings.ensure_audit_key(self._layout)
+        belongings.ensure_order_key(self._layout)
         belongings.ensure_credentials(self._layout)
         tokens = {
             source: belongings.ensure_connector_settings(self._layout, tree, source, terminal)

@@ -25,6 +25,8 @@ DEMO_SYMBOL: Final = "EURUSD"
 RECORDING_TERMINAL: Final = "bridge.connector.recording:RecordingTerminal"
 RECORDING_LOADER: Final = "bridge.connector.recording:load"
 SPEED_MAX: Final = "max"
+TERMINAL_SERVER: Final = "demo-mt5"
+"""Where the demo's simulated terminal is signed in, as its account says."""
 STEM_LENGTH_MAX: Final = 32
 FOREIGN: Final = re.compile(r"[^a-z0-9]+")
 HASH_CHUNK_BYTES: Final = 1024**2
@@ -96,7 +98,8 @@ def terminals_of(wish: Wish) -> dict[str, Mapping[str, str]]:
     """Return, by source, the connector settings that say which terminal it reads."""
     speed: float | str = wish.speed if wish.speed == SPEED_MAX else float(wish.speed)
     # A simulated terminal may trade; a real one only where its owner has said so.
-    terminals: dict[str, Mapping[str, Any]] = {DEMO_SOURCE: {"orders": True}} if wish.demo else {}
+    demo = {"orders": True, "terminal_options": json.dumps({"server": TERMINAL_SERVER})}
+    terminals: dict[str, Mapping[str, Any]] = {DEMO_SOURCE: demo} if wish.demo else {}
     for replay in wish.replays:
         options = json.dumps({"path": replay.path, "speed": speed})
         terminals[replay.source] = {"terminal": RECORDING_TERMINAL, "terminal_options": options}

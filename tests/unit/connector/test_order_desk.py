@@ -12,11 +12,19 @@ from typing import Any
 
 import pytest
 
-from bridge.connector.order_desk import QUEUE_MAX, OrderDesk
+from bridge.connector.order_desk import QUEUE_MAX, VALID_MS_MAX, OrderDesk
 from bridge.connector.order_journal import OrderJournal
 from bridge.connector.simulated import UTC_OFFSET_S
 from bridge.connector.terminal_process import TerminalProcess
 from bridge.connector.trading import Trading
+from core.messages.order_seals import (
+    SIGNATURE_BYTES,
+    CommandSigner,
+    digest_of,
+    opened_reply,
+    reply_key,
+    token_hash,
+)
 from core.messages.terminal_orders import (
     CommandKind,
     Outcome,
@@ -28,11 +36,14 @@ from core.messages.terminal_orders import (
 from core.model.orders import OrderState, OrderType, Side
 from core.model.ticks import UTC_OFFSET_UNKNOWN
 from core.model.venues import OrderChange, VenueReport
-from core.settings import ConnectorSettings
+from core.settings import ConnectorSettings, Secret
+from tests.bridges import TOKEN
 from tests.connectors import SIMULATED
+from tests.order_keys import KEYS, SIGNER, order_key
 from tests.orders import SOURCE, make_command, make_order, truth
 
 _S = OrderState
+REPLY_KEY = reply_key(token_hash(TOKEN))
 
 
 class Desk:
@@ -41,19 +52,22 @@ class Desk:
     def __init__(self, directory: Path, options: dict[str, Any], **settings: Any) -> None:
         self.directory = directory
         self.offset_s = UTC_OFFSET_S
-        configured = ConnectorSettings(source=SOURCE, orders=True, **settings)
+        configured = ConnectorSettings(
+            **{"source": SOURCE, "orders": True, "token": Secret(TOKEN), **settings}
+        )
         self.terminal = TerminalProcess(
             SIMULATED, {"rate": 50.0, **options}, directory, configured.call_timeout_s, lambda *_: None
         )
         self.journal = OrderJournal()
         trading = Trading(self.terminal, self.journal, configured, lambda: self.offset_s)
-        self.desk = OrderDesk(trading, self.journal, configured)
+        self.desk = OrderDesk(trading, self.journal, configured, KEYS)
 
-    async def ask(self, command: TerminalCommand) -> TerminalReply:
+    async def ask(self, command: TerminalCommand, signer: CommandSigner = SIGNER) -> TerminalReply:
+        sealed = signer.sealed(encode_command(command))
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.desk.take(encode_command(command), future.set_result)
+        self.desk.take(sealed, future.set_result)
         async with asyncio.timeout(20):
-            return decode_reply(await future)
+            return decode_reply(opened_reply(REPLY_KEY, digest_of(sealed), await future))
 
     async def report(self, command: TerminalCommand) -> VenueReport:
         reply = await self.ask(command)
@@ -164,8 +178,8 @@ async def test_an_order_that_never_arrived_may_be_sent_again(tmp_path):
 
 
 async def test_a_restarted_connector_answers_a_known_command_as_before(tmp_path):
-    command = make_command()
     async with opened(tmp_path) as desk:
+        command = make_command()
         before = await desk.report(command)
     async with opened(tmp_path) as desk:
         assert await desk.report(command) == before
@@ -173,8 +187,8 @@ async def test_a_restarted_connector_answers_a_known_command_as_before(tmp_path)
 
 
 async def test_a_command_found_unanswered_is_answered_unknown_and_not_carried_out(tmp_path):
-    command = make_command()
     async with opened(tmp_path, faulty(hang=1.0), call_timeout_s=30.0) as desk:
+        command = make_command()
         asking = asyncio.create_task(desk.ask(command))
         async with asyncio.timeout(15):
             while not desk.executions(command.order.id):
@@ -189,10 +203,11 @@ async def test_a_command_found_unanswered_is_answered_unknown_and_not_carried_ou
 
 
 async def test_a_rewritten_comment_is_found_after_a_restart_by_ticket_and_by_magic(tmp_path):
-    answered, unanswered = make_command(), make_command()
     async with opened(tmp_path, faulty(rewrite_comment=1.0)) as desk:
+        answered = make_command()
         await desk.report(answered)
     async with opened(tmp_path, faulty(rewrite_comment=1.0, timeout=1.0)) as desk:
+        unanswered = make_command()
         assert (await desk.report(unanswered)).state is _S.UNKNOWN
     async with opened(tmp_path) as desk:
         assert {deal.tag for deal in (await desk.view()).deals} == {answered.order.id, unanswered.order.id}
@@ -370,11 +385,12 @@ async def test_more_than_can_wait_are_refused(tmp_path):
 
 
 async def test_a_connector_that_carries_out_no_orders_says_so(tmp_path):
-    settings = ConnectorSettings(source=SOURCE)
-    desk = OrderDesk(None, None, settings)
-    replies = []
-    desk.take(encode_command(make_command()), replies.append)
-    assert decode_reply(replies[0]).code == "ORDERS_DISABLED"
+    settings = ConnectorSettings(source=SOURCE, token=Secret(TOKEN))
+    desk = OrderDesk(None, None, settings, KEYS)
+    sealed, replies = SIGNER.sealed(encode_command(make_command())), []
+    desk.take(sealed, replies.append)
+    reply = decode_reply(opened_reply(REPLY_KEY, digest_of(sealed), replies[0]))
+    assert reply.code == "ORDERS_DISABLED"
 
 
 async def test_a_connector_that_stops_finishes_one_order_and_refuses_the_others(tmp_path):
@@ -404,3 +420,92 @@ async def test_a_command_that_breaks_something_is_unknown_and_the_next_is_carrie
             reply = await desk.ask(make_command())
         assert (reply.outcome, reply.code) == (Outcome.UNKNOWN, "DEFECT")
         assert (await desk.report(make_command())).state is _S.FILLED
+
+
+async def test_an_order_nobody_of_ours_has_signed_is_not_executed(tmp_path):
+    async with opened(tmp_path) as desk:
+        forged = make_command()
+        reply = await desk.ask(forged, CommandSigner(order_key("somebody else")))
+        assert (reply.outcome, reply.code) == (Outcome.REFUSED, "BAD_SIGNATURE")
+        assert desk.executions(forged.order.id) == 0
+        # Nor has it used up the id of the order it pretends to be.
+        assert (await desk.report(forged)).state is _S.FILLED
+
+
+async def test_an_order_that_was_changed_on_its_way_is_not_executed(tmp_path):
+    async with opened(tmp_path) as desk:
+        await desk.view()
+        command, replies = make_command(), []
+        sealed = SIGNER.sealed(encode_command(command).replace(b"0.10", b"9.10"))
+        changed = sealed[:SIGNATURE_BYTES] + encode_command(command)
+        desk.desk.take(changed, replies.append)
+        reply = decode_reply(opened_reply(REPLY_KEY, digest_of(changed), replies[0]))
+        assert (reply.outcome, reply.code) == (Outcome.REFUSED, "BAD_SIGNATURE")
+        assert desk.executions(command.order.id) == 0
+
+
+async def test_what_was_refused_is_not_executed_when_it_is_given_again(tmp_path):
+    async with opened(tmp_path) as desk:
+        refused = make_command(login=2)
+        assert (await desk.ask(refused)).outcome is Outcome.REFUSED
+        again = await desk.ask(refused)
+        assert (again.outcome, again.code) == (Outcome.UNKNOWN, "ASKED_ALREADY")
+        assert desk.executions(refused.order.id) == 0
+
+
+@pytest.mark.parametrize(
+    ("dates", "code"),
+    [
+        ({"made_at_ms": -60_000, "valid_until_ms": 5_000}, "BEFORE_START"),
+        ({"valid_until_ms": 10 * VALID_MS_MAX}, "CLOCKS_DIFFER"),
+        ({"valid_until_ms": -1}, "TOO_LATE"),
+    ],
+    ids=["made before the connector began", "good for ever", "too late"],
+)
+async def test_an_order_is_carried_out_in_its_time_alone(tmp_path, dates, code):
+    now_ms = time.time_ns() // 1_000_000
+    async with opened(tmp_path) as desk:
+        command = make_command(**{name: now_ms + ms for name, ms in dates.items()})
+        reply = await desk.ask(command)
+        assert (reply.outcome, reply.code) == (Outcome.REFUSED, code)
+        assert desk.executions(command.order.id) == 0
+
+
+@pytest.mark.parametrize("elsewhere", [{"login": 2}, {"server": "another"}], ids=["login", "server"])
+@pytest.mark.parametrize("kind", list(CommandKind))
+async def test_a_terminal_that_is_signed_in_elsewhere_does_nothing(tmp_path, kind, elsewhere):
+    meant = {"login": 1, "server": "simulation", **elsewhere}
+    ticket = {"ticket": "7"} if kind in (CommandKind.CANCEL, CommandKind.MODIFY) else {}
+    async with opened(tmp_path) as desk:
+        command = make_command(kind, **meant, **ticket)
+        reply = await desk.ask(command)
+        assert (reply.outcome, reply.code) == (Outcome.REFUSED, "WRONG_ACCOUNT")
+        assert not truth(desk.directory).executions
+
+
+async def test_a_server_that_is_asked_too_often_is_asked_less_often_and_no_order_is_lost_or_doubled(tmp_path):
+    async with opened(tmp_path, faulty(per_second_max=2)) as desk:
+        commands = [make_command() for _ in range(6)]
+        reports = await asyncio.gather(*(desk.report(command) for command in commands))
+        assert [report.state for report in reports] == [_S.FILLED] * 6
+        assert [desk.executions(command.order.id) for command in commands] == [1] * 6
+
+
+async def test_an_order_whose_turn_never_comes_is_surely_not_executed(tmp_path):
+    async with opened(tmp_path, faulty(per_second_max=1)) as desk:
+        await desk.report(make_command())
+        hasty = make_command(valid_until_ms=time.time_ns() // 1_000_000 + 300)
+        report = await desk.report(hasty)
+        assert (report.state, report.retcode, report.code) == (_S.REJECTED, 10_024, "TOO_MANY_REQUESTS")
+        assert desk.executions(hasty.order.id) == 0
+
+
+async def test_a_cancellation_whose_turn_never_comes_may_be_asked_for_again(tmp_path):
+    async with opened(tmp_path, faulty(per_second_max=1)) as desk:
+        resting = make_order(type=OrderType.LIMIT, price=Decimal("1.00000"))
+        placed = await desk.report(make_command(order=resting))
+        soon_ms = time.time_ns() // 1_000_000 + 300
+        reply = await desk.ask(make_command(CommandKind.CANCEL, ticket=placed.order, valid_until_ms=soon_ms))
+        assert (reply.outcome, reply.code) == (Outcome.REFUSED, "TOO_MANY_REQUESTS")
+        report = await desk.report(make_command(CommandKind.CANCEL, ticket=placed.order))
+        assert report.state is _S.CANCELED
