@@ -18,7 +18,7 @@ from core.settings import Settings
 from tests.trading_floors import SYMBOL, account, keep_records
 
 OURS, THEIRS = "demo", "rival"
-NEEDS: Final = {"postgres", "order_ledger", "audit", "trading_reads"}
+NEEDS: Final = {"postgres", "order_ledger", "risk_book", "audit", "trading_reads"}
 VOLUME, PRICE = Decimal("0.1"), Decimal("1.1")
 SHOWN_AT_MS: Final = 1_790_000_000_000
 

@@ -10,6 +10,7 @@ from ulid import ULID
 
 from core.errors.exceptions import Defect, NotFound, Unavailable
 from core.model.orders import OrderState
+from core.model.risk import SwitchScope
 from core.settings import Settings
 from tests.engines import House, new_databases
 from tests.ledger_floors import OURS, PRICE, SHOWN_AT_MS, THEIRS, Books, opened_books
@@ -84,6 +85,22 @@ async def test_the_operators_work_belongs_to_no_tenant(books: Books) -> None:
             "select tenant from orders where id = any($1) order by tenant", ids
         )
     assert [row["tenant"] for row in rows] == [OURS, THEIRS]
+
+
+async def test_a_work_that_holds_risk_keeps_a_switch_waiting(books: Books) -> None:
+    risk = books.hub["risk_book"]
+
+    async def engage() -> None:
+        async with books.work() as work:
+            await risk.engage(work, SwitchScope.ACCOUNT, books.name, reason="r", author="client:c")
+
+    async with books.ledger.work(OURS, holding_risk=True) as work:
+        engaging = asyncio.create_task(engage())
+        await waits(books)
+        assert (await risk.halted(work, account=books.name, strategy="")).by == ()
+    await engaging
+    async with books.ledger.work(OURS, holding_risk=True) as work:
+        assert (await risk.halted(work, account=books.name, strategy="")).by == (f"account {books.name}",)
 
 
 # -- locks -----------------------------------------------------------------------------------------------
