@@ -1,7 +1,7 @@
 """A whole trading house under callers, on engines of its own, and everything in it that can be killed.
 
-An account on paper and one at a simulated terminal, two trading workers, gateway, bridge, connector, PostgreSQL and
-Valkey. Whatever ends is started again at once, as a supervisor would.
+An account on paper and one at a simulated terminal, gateway, two trading workers and one for reads, bridge,
+connector, PostgreSQL and Valkey. Whatever ends is started again at once, as a supervisor would.
 """
 
 import asyncio
@@ -158,6 +158,7 @@ class TradingHouse:
 
 VICTIMS: Final = {
     "gateway": 3,
+    "database": 1,
     "trading": 5,
     "trading-2": 5,
     "bridge": 1,
@@ -166,7 +167,7 @@ VICTIMS: Final = {
     "valkey": 1,
     "redis emptied": 1,
 }
-"""What may be killed, and how often of 20 times it is. What takes seconds to come back is killed less often."""
+"""What may be killed, and how often of 21 times it is. What takes seconds to come back is killed less often."""
 
 
 @contextlib.contextmanager
