@@ -49,8 +49,16 @@ class Callers:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Ask for nothing new."""
         self._stop.set()
+
+    def told(self) -> bool:
+        """Whether each has been told of all it asked for, or has given up."""
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
         for thread in self._threads:
             thread.join(2 * HEAL_TIMEOUT_S)
 
@@ -112,6 +120,8 @@ def test_no_order_executes_twice_whatever_is_killed(house: TradingHouse) -> None
             house.calm_down(chance)
             house.hurt(chance)
         house.wait_for(lambda: enough(house), "enough orders to prove anything", HEAL_TIMEOUT_S)
+        callers.stop()
+        house.wait_for(callers.told, "every caller having been told", 2 * HEAL_TIMEOUT_S)
     house.wait_for(lambda: not house.in_motion(), "every order having ended", HEAL_TIMEOUT_S)
     house.wait_for(house.compared(), "both accounts being compared once more", HEAL_TIMEOUT_S)
     assert callers.surprises == [], f"seed {SEED}"

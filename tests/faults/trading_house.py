@@ -167,7 +167,7 @@ VICTIMS: Final = {
     "valkey": 1,
     "redis emptied": 1,
 }
-"""What may be killed, and how often of 21 times it is. What takes seconds to come back is killed less often."""
+"""What may be killed, how often of 21 times. What takes seconds to come back is killed less often."""
 
 
 @contextlib.contextmanager
