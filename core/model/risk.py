@@ -227,3 +227,7 @@ class Denial:
     code: str
     reason: str
     numbers: dict[str, str]
+
+    def __str__(self) -> str:
+        numbers = ", ".join(f"{name} {value}" for name, value in self.numbers.items())
+        return f"{self.code}, {self.reason}" + (f" ({numbers})" if numbers else "")

@@ -61,8 +61,8 @@ class OrderChanges:
         after = replace(entry.order, **fields)  # type: ignore[arg-type]
         changed_entry = replace(entry, order=after)
         if denials := await self.entrance.assess_again(work, changed_entry, listing, market):
-            codes = ", ".join(denial.code for denial in denials)
-            raise Denied(f"the changed order is denied: {codes}", code=denials[0].code)
+            why = "; ".join(str(denial) for denial in denials)
+            raise Denied(f"the changed order is denied: {why}", code=denials[0].code)
         await self.ledger.put(work, entry, Command.MODIFY, change)
         detail = {name: str(value) for name, value in fields.items()}
         return await self.settlement.move(

@@ -36,6 +36,9 @@ def test_a_limit_order_waits_for_its_price_and_can_be_changed_and_taken_back(flo
     assert changed.status_code == 202, changed.text
     wait_for(lambda: floor.order(waiting["id"])["price"] == "1.0905", "the new price")
     assert floor.order(waiting["id"])["state"] == "ACCEPTED"
+    refused = floor.post(f"/v1/orders/{waiting['id']}/modify", {"price": "1.09051234"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "PRICE_STEP")
+    assert "1.09051234" in refused.json()["detail"]
     assert floor.post(f"/v1/orders/{waiting['id']}/cancel").status_code == 202
     assert floor.ended(waiting["id"])["state"] == "CANCELED"
     again = floor.post(f"/v1/orders/{waiting['id']}/cancel")
