@@ -62,6 +62,9 @@ class ToldVenue:
     ended: list[VenueOrder] = field(default_factory=list)
     deals: list[Deal] = field(default_factory=list)
     positions: list[VenuePosition] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    asked_since_ms: list[int] = field(default_factory=list)
+    at_ms: int = SHOWN_AT_MS
     answer: VenueReport = field(default_factory=lambda: VenueReport(state=_S.ACCEPTED, order=TICKET))
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
@@ -75,16 +78,18 @@ class ToldVenue:
     async def send(self, _account: TradingAccount, _order: Order) -> VenueReport:
         return await self._answered()
 
-    async def cancel(self, _account: TradingAccount, _order: str) -> VenueReport:
+    async def cancel(self, _account: TradingAccount, order: str) -> VenueReport:
+        self.cancelled.append(order)
         return await self._answered()
 
     async def modify(self, _account: TradingAccount, _order: str, _change: OrderChange) -> VenueReport:
         return await self._answered()
 
-    async def view(self, _account: TradingAccount, _since_ms: int) -> VenueView:
+    async def view(self, _account: TradingAccount, since_ms: int) -> VenueView:
+        self.asked_since_ms.append(since_ms)
         money = Decimal(10_000)
         seen = VenueView(
-            at_ms=SHOWN_AT_MS,
+            at_ms=self.at_ms,
             balance=money,
             equity=money,
             margin=Decimal(0),
@@ -147,11 +152,12 @@ class Reconciled:
         return await self.reconciler.reconcile(await self.account())
 
     async def later(self, seconds: float) -> None:
-        """Let time pass since orders were sent and missed."""
+        """Let time pass since orders were sent, missed and moved."""
         async with self.hub["postgres"].acquire() as connection, connection.transaction():
             await connection.execute("set local session_replication_role = replica")
             await connection.execute(
-                "update orders set sent_at = sent_at - make_interval(secs => $2),"
+                "update orders set updated_at = updated_at - make_interval(secs => $2),"
+                " sent_at = sent_at - make_interval(secs => $2),"
                 " absent_since = absent_since - make_interval(secs => $2) where account = $1",
                 self.name,
                 seconds,

@@ -79,6 +79,8 @@ BREAKS: Final[dict[BreakSort, str]] = {
     BreakSort.EXTERNAL: "an order works there that we never sent: adopted, `external: true`; at the first comparison"
     " also positions that were there before us",
     BreakSort.QUANTITY: "the fills we know would make another position than the venue holds: the venue's is taken",
+    BreakSort.RESURFACED: "an order that is over here works there, or was filled there after it was given up: logged as"
+    " an error (`order.resurfaced`); what works is taken back at the venue, what was filled counts",
 }
 
 

@@ -177,11 +177,15 @@ class OutboxRow:
 
 
 class BreakSort(StrEnum):
-    """How ledger and venue may disagree. MISSING: ours, not there; EXTERNAL: there, not ours; QUANTITY: not as much."""
+    """How ledger and venue may disagree. MISSING: ours, not there; EXTERNAL: there, not ours; QUANTITY: not as much.
+
+    RESURFACED: there, and over here.
+    """
 
     MISSING = "missing"
     EXTERNAL = "external"
     QUANTITY = "quantity"
+    RESURFACED = "resurfaced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

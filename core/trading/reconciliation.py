@@ -30,16 +30,19 @@ from core.ports.access import Work
 from core.ports.orders import OrderLedger
 from core.ports.venues import Venue
 from core.trading.dispatch import late
+from core.trading.hindsight import Hindsight, since_ms, until_ms
 from core.trading.market import Quotes, market_of
 from core.trading.positions import net
 from core.trading.settling import Settlement
+from core.trading.strays import Strays, take_back
 
 log = structlog.get_logger(__name__)
 
 HELD_S_MAX: Final = 0.4
 """A kill switch waits for the account, too, and has a second."""
-OVERLAP_MS: Final = 60_000
-"""Deals are asked for from so long before the last view: venues write some down late."""
+TOO_MUCH: Final = "VIEW_TOO_LARGE"
+"""What a venue says that cannot show so much at once."""
+_PUZZLING: Final = frozenset({BreakSort.QUANTITY, BreakSort.RESURFACED})
 _S = OrderState
 _AT_VENUE: Final = frozenset({_S.ACCEPTED, _S.PARTIALLY_FILLED, _S.PENDING_CANCEL, _S.PENDING_MODIFY})
 
@@ -61,6 +64,7 @@ class Comparison:
     notional: Decimal | None
     now_ms: int
     known: Sequence[OrderEntry]
+    strays: Strays
     breaks: list[Break] = field(default_factory=list)
     _working: dict[str, VenueOrder] = field(init=False)
     _ended: dict[str, VenueOrder] = field(init=False)
@@ -95,6 +99,7 @@ class Reconciler:
     new_id: Callable[[], str]
     _holding: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Whoever holds an account asks with a second connection: one at a time, or they wait for each other's."""
+    _hindsight: Hindsight = field(default_factory=Hindsight)
 
     async def reconcile(self, account: TradingAccount) -> bool:
         """Bring an account's ledger to what its venue says. False: it was being changed; come again.
@@ -103,15 +108,21 @@ class Reconciler:
         """
         async with self.ledger.work(account.tenant) as work:
             before = await self.ledger.lock_account(work, account.id)
+        key, now_s = (account.tenant, account.id), asyncio.get_running_loop().time()
+        far = self._hindsight.is_far(key, now_s)
         # Before the account is locked: Redis may be slow, orders wait for the account, and kill switches for orders.
-        view, notional = await self._seen(account, before)
+        view, notional = await self._seen(account, before, far=far)
+        if far:
+            self._hindsight.looked(key, now_s)
         async with self.ledger.work(account.tenant) as work:
             standing = await self.ledger.lock_account(work, account.id)
             if standing.moves != before.moves:
                 # The view may be older than what we know by now.
+                if far:
+                    self._hindsight.wonder(key)
                 return False
-            breaks = await self._compared(work, standing, view, notional)
-        _tell(account, breaks)
+            comparison = await self._compared(work, standing, view, notional)
+        await self._conclude(comparison)
         return True
 
     async def reconcile_held(self, account: TradingAccount) -> None:
@@ -126,19 +137,35 @@ class Reconciler:
                     view, notional = await self._seen(account, standing)
             except TimeoutError as e:
                 raise Unavailable("the venue is too slow for an account that never rests") from e
-            breaks = await self._compared(work, standing, view, notional)
-        _tell(account, breaks)
+            comparison = await self._compared(work, standing, view, notional)
+        await self._conclude(comparison)
 
-    async def _seen(self, account: TradingAccount, standing: Standing) -> tuple[VenueView, Decimal | None]:
+    async def _conclude(self, comparison: Comparison) -> None:
+        """Do what follows from a comparison and needs no lock."""
+        account = comparison.account
+        _tell(account, comparison.breaks)
+        if any(one.sort in _PUZZLING for one in comparison.breaks):
+            self._hindsight.wonder((account.tenant, account.id))
+        await take_back(self.venues[account.venue], account, comparison.strays.tickets)
+
+    async def _seen(
+        self, account: TradingAccount, standing: Standing, *, far: bool = False
+    ) -> tuple[VenueView, Decimal | None]:
         """Return the venue's view of an account, and what its positions are worth."""
-        since_ms = max(0, standing.deals_until_ms - OVERLAP_MS)
-        view = await self.venues[account.venue].view(account, since_ms)
+        venue, until_ms = self.venues[account.venue], standing.deals_until_ms
+        try:
+            view = await venue.view(account, since_ms(until_ms, far=far))
+        except Unavailable as e:
+            if not far or e.code != TOO_MUCH:
+                raise
+            log.warning("reconcile.not_so_far", account=account.id, error=str(e))
+            view = await venue.view(account, since_ms(until_ms, far=False))
         return view, await self._notional(account, view)
 
     async def _compared(
         self, work: Work, standing: Standing, view: VenueView, notional: Decimal | None
-    ) -> Sequence[Break]:
-        """Compare a locked account with a view of it, and return what differed."""
+    ) -> Comparison:
+        """Compare a locked account with a view of it, and return what was found."""
         account = standing.account
         comparison = Comparison(
             account=account,
@@ -146,9 +173,10 @@ class Reconciler:
             notional=notional,
             now_ms=await self.ledger.now_ms(work),
             known=await self.ledger.in_motion(work, account.id),
+            strays=Strays(settlement=self.settlement),
         )
         await self._compare(work, comparison, first=standing.reconciled_at_ms is None)
-        return comparison.breaks
+        return comparison
 
     async def _compare(self, work: Work, comparison: Comparison, *, first: bool) -> None:
         await self._take_deals(work, comparison)
@@ -156,6 +184,7 @@ class Reconciler:
             await self._match(work, comparison, entry)
         await self._adopt(work, comparison)
         await self._hold(work, comparison, first=first)
+        comparison.breaks += comparison.strays.breaks
         # It counts refused orders too, and those may just have changed.
         standing = await self.ledger.lock_account(work, comparison.account.id)
         await self.ledger.stand(work, self._stood(standing, comparison))
@@ -179,6 +208,7 @@ class Reconciler:
         ended = {fill.order for fill in fresh if fill.order} - {entry.order.id for entry in comparison.known}
         for order_id in sorted(ended):
             entry = await self.ledger.locked(work, order_id)
+            comparison.strays.filled(entry, entry.venue_order)
             report = VenueReport(state=_S.ACCEPTED, order=entry.venue_order)
             await self.settlement.take_state(work, entry, report, what="order.filled_after_end")
 
@@ -276,7 +306,12 @@ class Reconciler:
         for found in comparison.view.orders:
             if found.tag in known or found.ticket in known:
                 continue
-            if await self.ledger.by_venue_order(work, comparison.account.id, found.ticket) is not None:
+            over = await self.ledger.by_venue_order(work, comparison.account.id, found.ticket)
+            if over is None and len(found.tag) == ID_LENGTH:
+                over = await self._ended(work, comparison.account.id, found.tag)
+            if over is not None:
+                over = await self.ledger.locked(work, over.order.id)
+                await comparison.strays.working(work, over, found, comparison.now_ms)
                 continue
             entry = _external(comparison.account, found, self.new_id())
             await self.ledger.adopt(work, entry)
@@ -322,7 +357,7 @@ class Reconciler:
             day=today if equity is not None else standing.day,
             day_start_equity=equity if new_day and equity is not None else standing.day_start_equity,
             peak_equity=max(peaks) if peaks else None,
-            deals_until_ms=max(standing.deals_until_ms, view.at_ms),
+            deals_until_ms=until_ms(view.at_ms, now_ms),
             viewed_at_ms=now_ms,
             reconciled_at_ms=now_ms,
         )
