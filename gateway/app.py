@@ -56,6 +56,7 @@ NEEDS: Final = frozenset(
         "rate_limiter",
         "order_ledger",
         "risk_book",
+        "approvals",
         "audit",
         "latest_quotes",
     }
@@ -110,6 +111,7 @@ def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> 
                 risk=hub["risk_book"],
                 audit=hub["audit"],
                 quotes=hub["latest_quotes"],
+                approvals=hub["approvals"],
             )
             settlement = Settlement(ledger=hub["order_ledger"], audit=hub["audit"])
             app.state.services = Services(
@@ -134,6 +136,7 @@ def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> 
                 ledger=hub["order_ledger"],
                 risk=hub["risk_book"],
                 audit=hub["audit"],
+                approvals=hub["approvals"],
                 entrance=entrance,
                 changes=OrderChanges(ledger=hub["order_ledger"], settlement=settlement, entrance=entrance),
             )

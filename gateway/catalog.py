@@ -25,6 +25,7 @@ from core.messages.message import Message
 from core.model.principals import Scope
 from gateway import (
     answers,
+    approval_catalog,
     dead_letters,
     docs,
     exports,
@@ -373,6 +374,7 @@ ENDPOINTS: Final = (
     *source_catalog.ENDPOINTS,
     *order_catalog.ENDPOINTS,
     *risk_catalog.ENDPOINTS,
+    *approval_catalog.ENDPOINTS,
     *record_catalog.ENDPOINTS,
 )
 

@@ -15,6 +15,9 @@ from gateway import answers
 VALID_FOR_MS_MAX: Final = 86_400_000
 AMOUNT_PATTERN: Final = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?$"
 
+APPROVAL_PATTERN: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+
+ApprovalId = Annotated[str, msgspec.Meta(pattern=APPROVAL_PATTERN)]
 AmountText = Annotated[
     str, msgspec.Meta(description="A decimal as text, exact.", pattern=AMOUNT_PATTERN, examples=["0.10"])
 ]
@@ -28,7 +31,7 @@ class OrderWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     price: of limit and stop-limit orders. stop_price: what triggers stop and stop-limit orders. expires_at_ms: of gtd
     alone. valid_for_ms: it is not sent later than this; 5 s for a market order unless told. position: the one to close,
-    on a hedging account.
+    on a hedging account. approval: somebody else's, where a limit demands one.
     """
 
     account: RecordId
@@ -47,6 +50,7 @@ class OrderWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     position: Tag = ""
     client_order_id: Tag = ""
     strategy: Tag = ""
+    approval: ApprovalId | None = None
 
 
 class ChangeWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

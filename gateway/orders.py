@@ -60,7 +60,11 @@ async def submit(call: Call) -> Response:
         # Inside: to get here may have taken long.
         await require_still_valid(call.request, call.services)
         entry = await call.services.entrance.submit(
-            work, order, actor=call.caller.actor, traceparent=current_traceparent()
+            work,
+            order,
+            actor=call.caller.actor,
+            traceparent=current_traceparent(),
+            approval=wish.approval or "",
         )
         response = _one(entry, 202)
         response.headers["Location"] = f"/v1/orders/{order.id}"
@@ -174,7 +178,7 @@ async def standing(call: Call) -> Response:
 
 
 def _order(call: Call, wish: OrderWish) -> Order:
-    given = msgspec.structs.asdict(wish)
+    given = {name: value for name, value in msgspec.structs.asdict(wish).items() if name != "approval"}
     amounts = {
         name: None if given[name] is None else decimal_of(given[name])
         for name in ("volume", "price", "stop_price", "stop_loss", "take_profit")

@@ -14,6 +14,7 @@ from core.messages.message import Message
 from core.model.principals import Principal, Scope
 from core.ports.access import ApiKeys, Grants, Identity, Revocations, TokenVerifier
 from core.ports.answers import AnswerStreams
+from core.ports.approvals import Approvals
 from core.ports.audit import AuditTrail
 from core.ports.idempotency import AnsweredWork, Idempotency, IdempotentRequest
 from core.ports.jobs import DeadLetters, JobQueue, QueueControl
@@ -74,6 +75,7 @@ class Services:
     ledger: OrderLedger
     risk: RiskDesk
     audit: AuditTrail
+    approvals: Approvals
     entrance: OrderEntrance
     changes: OrderChanges
 

@@ -18,6 +18,7 @@ from core.infrastructure.central_hub import open_hub
 from core.model.ledger import Fill, OrderEntry
 from core.model.orders import Order, OrderState, OrderType, Side
 from core.model.records import Account, Instrument, RecordKind
+from core.model.risk import Denial
 from core.settings import Settings, TradingSettings
 from core.trading.positions import applied
 from tests.engines import House, free_port, wait_for
@@ -179,6 +180,36 @@ def queued_order(settings: Settings, tenant: str, name: str) -> str:
 
     asyncio.run(keep())
     return order.id
+
+
+def approved_order(settings: Settings, tenant: str, name: str) -> str:
+    """Keep an order that was denied for want of an approval, and the approval; return its id."""
+    order = Order(
+        id=str(ULID()),
+        tenant=tenant,
+        account=name,
+        symbol=SYMBOL,
+        side=Side.BUY,
+        type=OrderType.MARKET,
+        volume=Decimal("0.1"),
+    )
+    denial = Denial(check=14, code="APPROVAL_NEEDED", reason="r", numbers={})
+    entry = OrderEntry(
+        order=order, state=OrderState.DENIED, version=1, submitted_by="client:a", denials=(denial,)
+    )
+
+    async def keep() -> str:
+        async with (
+            open_hub(settings, {"order_ledger", "approvals"}) as hub,
+            hub["order_ledger"].work(tenant) as work,
+        ):
+            await hub["order_ledger"].add(work, entry)
+            granted = await hub["approvals"].grant(
+                work, order.id, author="client:b", reason="r", valid_for_ms=60_000
+            )
+            return str(granted.id)
+
+    return asyncio.run(keep())
 
 
 def traded(settings: Settings, tenant: str, name: str) -> None:

@@ -18,8 +18,8 @@ from core.model.ledger import BreakSort
 from core.model.orders import LEGAL_MOVES, TERMINAL, OrderState
 from core.model.risk import RiskLimits
 from core.settings import TradingSettings
+from core.trading import approving, stops
 from core.trading import limits as merging
-from core.trading import stops
 from core.trading.risk import CHECKS
 from core.trading.submission import NO_VENUE
 
@@ -57,7 +57,7 @@ LIMITS: Final[dict[str, str]] = {
     "consecutive_rejects_max": "orders the venue refuses in a row",
     "restricted": "symbols that may not be traded",
     "symbols": "symbols that may be; none named: all",
-    "approval_needed": "every order waits for a person, and as nobody can approve one yet, is denied",
+    "approval_needed": "every order needs a person's approval",
 }
 SETTINGS: Final[dict[str, str]] = {
     "send_timeout_s": "a venue's time to answer; then UNKNOWN",
@@ -150,6 +150,8 @@ def _limit(name: str) -> str:
     return f"`{name}`|{_plain(default)}|{LIMITS[name]}|{_STRICTER[merging.STRICTER[name]]}|{', '.join(used)}"
 
 
+CALLED: Final = {"overdone": stops.overdone, "unapproved": approving.unapproved}
+"""Where checks say what they have in common with others."""
 _STRICTER: Final[dict[Callable[..., Any], str]] = {
     merging.STRICTER["volume_max"]: "the smaller",
     merging.STRICTER["duplicate_window_ms"]: "the larger",
@@ -204,7 +206,7 @@ def _yielded(function: Callable[..., Any], number: int) -> Iterator[Code]:
             case ast.Yield():
                 raise AssertionError(f"{function.__name__} line {node.lineno} says what nobody can read")
             case ast.YieldFrom(value=ast.Call(func=ast.Name(id=name))):
-                found += [(node.lineno, one) for one in _yielded(getattr(stops, name), number)]
+                found += [(node.lineno, one) for one in _yielded(function.__globals__[name], number)]
     yield from (one for _, one in found)
 
 
@@ -214,7 +216,7 @@ def _limits_read(tree: ast.AST) -> Iterator[str]:
             case ast.Attribute(value=ast.Name(id="limits"), attr=name):
                 yield name
             case ast.YieldFrom(value=ast.Call(func=ast.Name(id=name))):
-                yield from _limits_read(_tree(getattr(stops, name)))
+                yield from _limits_read(_tree(CALLED[name]))
 
 
 def _words(reason: ast.expr) -> str:

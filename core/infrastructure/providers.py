@@ -144,6 +144,11 @@ PROVIDERS: Final = _table(
         requires=frozenset({"postgres"}),
     ),
     Provider(
+        name="approvals",
+        opens="core.adapters.postgres.approvals:open_approvals",
+        requires=frozenset({"postgres"}),
+    ),
+    Provider(
         name="risk_book",
         opens="core.adapters.postgres.risk_desk:open_risk_desk",
         requires=frozenset({"postgres"}),

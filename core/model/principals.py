@@ -22,6 +22,7 @@ class Scope(StrEnum):
     MARKET_WRITE = "market:write"
     ORDERS_READ = "orders:read"
     ORDERS_WRITE = "orders:write"
+    ORDERS_APPROVE = "orders:approve"
     AUDIT_READ = "audit:read"
     RISK_ADMIN = "risk:admin"
     INCIDENTS_READ = "incidents:read"

@@ -78,12 +78,29 @@ class AccountFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalSeen:
+    """The approval an order names, as it stands. known: there is one. own: whoever submits has granted it.
+
+    unlike: the order's fields that are not as they were approved. The rest as `Approval` has it.
+    """
+
+    id: str
+    known: bool
+    expires_at_ms: int = 0
+    used_by: str | None = None
+    revoked_by: str | None = None
+    own: bool = False
+    unlike: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RiskFacts:
     """Everything that is known when the order is judged. exposure, notional: None where they could not be read.
 
     halts: kill switches that cover the order, by scope and id; id_used: its client order id was seen before; twins: how
     many like it came within the duplicate window; submits: those of the last minute; notional: of the account's
-    positions and working orders, in its currency; quote_rate: the account's currency for one of the quote currency.
+    positions and working orders, in its currency; quote_rate: the account's currency for one of the quote currency;
+    approval: the one it names, None where it names none.
     """
 
     at_ms: int
@@ -99,6 +116,7 @@ class RiskFacts:
     id_used: bool = False
     twins: int = 0
     submits: int = 0
+    approval: ApprovalSeen | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Final
 
 from core.model.orders import Order, Side, TimeInForce
 from core.model.risk import Denial, Exposure, QuoteSeen, RiskFacts, RiskLimits, TradingState
+from core.trading.approving import unapproved
 from core.trading.stops import Reason, overdone
 
 Check = Callable[[Order, RiskFacts, RiskLimits], Iterator[Reason]]
@@ -253,12 +254,12 @@ def _losses(order: Order, facts: RiskFacts, limits: RiskLimits) -> Iterator[Reas
     yield from overdone(account.equity, account.day_start_equity, account.peak_equity, limits)
 
 
-def _restricted(order: Order, _facts: RiskFacts, limits: RiskLimits) -> Iterator[Reason]:
+def _restricted(order: Order, facts: RiskFacts, limits: RiskLimits) -> Iterator[Reason]:
     listed = limits.symbols is None or order.symbol in limits.symbols
     if order.symbol in limits.restricted or not listed:
         yield "SYMBOL_RESTRICTED", "this symbol may not be traded here", {"symbol": order.symbol}
     if limits.approval_needed:
-        yield "APPROVAL_NEEDED", "somebody has to approve this order", {}
+        yield from unapproved(facts)
 
 
 CHECKS: Final[tuple[Check, ...]] = (

@@ -10,14 +10,17 @@ from decimal import Decimal
 from typing import Any, Final
 
 from core.errors.exceptions import Invalid
+from core.model.approvals import Approval
 from core.model.audit import AuditEvent
 from core.model.ledger import VIEW_AGE_MS_MAX, DeskFacts, Listing, OrderEntry, magic_of
 from core.model.orders import Order, OrderState, Side
 from core.model.risk import AccountFacts, Denial, RiskFacts, RiskRules
 from core.ports.access import Work
+from core.ports.approvals import Approvals
 from core.ports.audit import AuditTrail
 from core.ports.orders import OrderDesk
 from core.ports.risk import RiskBook
+from core.trading.approving import approval_fields, held_against
 from core.trading.market import Market, Quotes, market_of
 from core.trading.risk import assess
 
@@ -35,9 +38,12 @@ class OrderEntrance:
     risk: RiskBook
     audit: AuditTrail
     quotes: Quotes
+    approvals: Approvals | None = None
 
-    async def submit(self, work: Work, order: Order, *, actor: str, traceparent: str) -> OrderEntry:
-        """Judge an order and keep it, QUEUED or DENIED.
+    async def submit(
+        self, work: Work, order: Order, *, actor: str, traceparent: str, approval: str = ""
+    ) -> OrderEntry:
+        """Judge an order and keep it, QUEUED or DENIED. approval: the one it names; looked at where one is needed.
 
         Raises: NotFound (code ACCOUNT_NOT_FOUND), Invalid (code POSITION_MISSING), Unavailable; nothing is kept then.
         """
@@ -52,10 +58,13 @@ class OrderEntrance:
         )
         if account is None or not listing.reachable:
             denials: tuple[Denial, ...] = (NO_VENUE,)
-            facts = None
+            facts, approved = None, None
         else:
             known = await self.desk.facts(work, order, account, rules.limits.duplicate_window_ms)
             facts = risk_facts(order, listing, known, market, rules)
+            approved = None
+            if approval and rules.limits.approval_needed:
+                approved, facts = await self._approved(work, order, facts, approval, actor)
             denials = assess(order, facts, rules.limits)
         entry = OrderEntry(
             order=replace(order, magic=magic_of(order.id)),
@@ -70,7 +79,17 @@ class OrderEntrance:
         )
         entry = await self.desk.add(work, entry)
         await self.audit.append(work, submitted(entry, facts))
+        if approved is not None and self.approvals is not None and not denials:
+            used = await self.approvals.use(work, approved, order.id)
+            await self.audit.append(work, approved_by(entry, used))
         return entry
+
+    async def _approved(
+        self, work: Work, order: Order, facts: RiskFacts, named: str, actor: str
+    ) -> tuple[Approval | None, RiskFacts]:
+        """Lock the approval an order names, so that no other uses it or has it revoked meanwhile."""
+        found = None if self.approvals is None else await self.approvals.locked(work, named)
+        return found, replace(facts, approval=held_against(order, found, named, actor))
 
     async def sight(self, work: Work, order: Order) -> tuple[Listing, Market]:
         """Return what an order is judged by that is not locked. Before anything is: Redis may be slow to tell quotes.
@@ -160,6 +179,21 @@ def submitted(entry: OrderEntry, facts: RiskFacts | None) -> AuditEvent:
                 {"code": d.code, "check": d.check, "numbers": dict(d.numbers)} for d in entry.denials
             ],
         },
+        trace=entry.traceparent,
+    )
+
+
+def approved_by(entry: OrderEntry, approval: Approval) -> AuditEvent:
+    """Say for the audit by whose leave an order is sent."""
+    order = entry.order
+    return AuditEvent(
+        type="approval.used",
+        actor=entry.submitted_by,
+        account=order.account,
+        order=order.id,
+        symbol=order.symbol,
+        strategy=order.strategy,
+        facts=approval_fields(approval),
         trace=entry.traceparent,
     )
 

@@ -18,7 +18,7 @@ from tests.dead_letters import bury, letter
 from tests.engines import House, wait_for
 from tests.gateways import DAY_MS, FrontDoor, tick
 from tests.record_keepers import body_of
-from tests.trading_floors import queued_order, traded
+from tests.trading_floors import approved_order, queued_order, traded
 
 ROWS = [
     tick(1, DAY_MS + 1_000, 1.1, 1.2),
@@ -50,6 +50,7 @@ ASKED = {
     "/v1/fills": "/v1/fills",
     "/v1/audit": "/v1/audit",
     "/v1/kill-switches": "/v1/kill-switches",
+    "/v1/approvals": "/v1/approvals",
     "/v1/risk-limits": "/v1/risk-limits",
     "/v1/trading-states": "/v1/trading-states",
     "/v1/positions": "/v1/positions",
@@ -84,6 +85,7 @@ def http(door: FrontDoor) -> Iterator[httpx.Client]:
         for kind in SHELVES:
             keep(http, kind)
         queued_order(door.settings, "demo", "a")
+        approved_order(door.settings, "demo", "a")
         set_risk(http)
         traded(door.settings, "demo", "a")
         yield http

@@ -34,7 +34,7 @@ EXPECTED = {
     ("positive_data_acceptance", "INVALID_EXPIRY"),
     ("positive_data_acceptance", "IDEMPOTENCY_KEY_REUSED"),
 }
-STAY = re.compile("/v1/(sources|kill-switches)/[^/]+")
+STAY = re.compile("/v1/(sources|kill-switches|approvals)/[^/]+")
 """What is closed or released is over, and can still be read."""
 
 

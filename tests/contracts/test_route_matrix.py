@@ -29,7 +29,7 @@ from tests.dead_letters import bury, letter, queued_job
 from tests.engines import House, wait_for
 from tests.gateways import DAY_MS, FrontDoor, tick
 from tests.record_keepers import body_of
-from tests.trading_floors import queued_order
+from tests.trading_floors import approved_order, queued_order
 
 OWNER, STRANGER = "demo", "rival"
 CREDENTIALS = {"client_id": OWNER, "client_secret": gateways.SECRET}
@@ -238,6 +238,9 @@ class Matrix:
     def queued_order(self) -> dict[str, str]:
         return {"id": queued_order(self.door.settings, OWNER, DESK)}
 
+    def made_approval(self) -> dict[str, str]:
+        return {"id": approved_order(self.door.settings, OWNER, DESK)}
+
     def queued_job(self) -> dict[str, str]:
         return {"id": queued_job(self.door.settings, OWNER)}
 
@@ -287,6 +290,10 @@ PLANS: dict[str, Plan] = {
     "POST /v1/kill-switches": Plan(json=SWITCH, answers=frozenset({201})),
     "GET /v1/kill-switches/{id}": Plan(owned=Matrix.made_switch),
     "DELETE /v1/kill-switches/{id}": Plan(owned=Matrix.made_switch),
+    # None of the orders here was denied for want of one.
+    "POST /v1/approvals": Plan(json={"order": "01J9ZQ3X5T8W2K4M6N7P8R9S0T"}, answers=frozenset({404})),
+    "GET /v1/approvals/{id}": Plan(owned=Matrix.made_approval),
+    "DELETE /v1/approvals/{id}": Plan(owned=Matrix.made_approval),
     "GET /v1/risk-limits/{scope}/{id}": Plan(place=SYMBOL_SCOPE),
     "GET /v1/risk-limits/{scope}/{id}/versions": Plan(place=SYMBOL_SCOPE),
     "PUT /v1/risk-limits/{scope}/{id}": Plan(

@@ -74,6 +74,8 @@ ROWS: dict[str, str] = {
     "trading_states": "(tenant, scope, target, state, reason, author)"
     " values ('{tenant}', 'tenant', '', 'ACTIVE', '', 'a')",
     "kill_switches": "(tenant, scope, target, reason, engaged_by) values ('{tenant}', 'tenant', '', 'r', 'a')",
+    "order_approvals": "(tenant, order_id, reason, granted_by, expires_at)"
+    " values ('{tenant}', '01HZZZZZZZZZZZZZZZZZZZZZZZ', '', 'a', now())",
     "paper_books": "(tenant, account) values ('{tenant}', 'a')",
     "paper_deals": "(tenant, account, at_ms, deal) values ('{tenant}', 'a', 1, '{{}}')",
     "paper_orders_ended": "(tenant, account, at_ms, ended) values ('{tenant}', 'a', 1, '{{}}')",

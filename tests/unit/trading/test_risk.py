@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from core.model.orders import Order, OrderType, Side, TimeInForce
 from core.model.risk import (
     AccountFacts,
+    ApprovalSeen,
     Exposure,
     InstrumentTerms,
     QuoteSeen,
@@ -88,6 +89,12 @@ def limits(**changes: Any) -> Case:
     return ORDER, FACTS, replace(LIMITS, **changes)
 
 
+def approval(**changes: Any) -> Case:
+    """Return an order that needs an approval and names one."""
+    seen = replace(ApprovalSeen(id="a", known=True, expires_at_ms=NOW_MS), **changes)
+    return ORDER, replace(FACTS, approval=seen), replace(LIMITS, approval_needed=True)
+
+
 ALONE: dict[str, tuple[int, Case]] = {
     # code -> its check, and what alone brings it about
     "TRADING_HALTED": (1, facts(state=TradingState.HALTED)),
@@ -125,6 +132,12 @@ ALONE: dict[str, tuple[int, Case]] = {
     "EQUITY_UNKNOWN": (13, account(peak_equity=None)),
     "SYMBOL_RESTRICTED": (14, limits(restricted=frozenset({"EURUSD"}))),
     "APPROVAL_NEEDED": (14, limits(approval_needed=True)),
+    "APPROVAL_UNKNOWN": (14, approval(known=False)),
+    "APPROVAL_USED": (14, approval(used_by="01K")),
+    "APPROVAL_REVOKED": (14, approval(revoked_by="client:b")),
+    "APPROVAL_EXPIRED": (14, approval(expires_at_ms=NOW_MS - 1)),
+    "APPROVAL_MISMATCH": (14, approval(unlike=("volume",))),
+    "APPROVAL_OWN": (14, approval(own=True)),
 }
 UNKNOWN: dict[str, tuple[Case, set[int]]] = {
     # what is not known -> the checks that fail with it
@@ -326,3 +339,12 @@ def test_breaking_more_never_denies_less(
 def test_the_same_is_always_judged_the_same(asked: Order, held: Exposure) -> None:
     case = (asked, replace(FACTS, exposure=held), LIMITS)
     assert assess(*case) == assess(*case)
+
+
+def test_an_approval_lets_through_what_needs_one_until_its_last_moment() -> None:
+    assert codes(approval()) == []
+
+
+def test_an_approval_excuses_nothing_else() -> None:
+    asked, seen, allowed = approval()
+    assert codes((asked, replace(seen, twins=1), allowed)) == ["DUPLICATE_ORDER"]
