@@ -35,6 +35,7 @@ from gateway.problems import http_problem
 from gateway.routing import Endpoint, Services
 from gateway.shortcuts import Shortcuts
 from gateway.signing import load_signer
+from gateway.trail_feed import TrailFeed
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +59,8 @@ NEEDS: Final = frozenset(
         "risk_book",
         "approvals",
         "audit",
+        "trail_news",
+        "trail_ears",
         "latest_quotes",
     }
 )
@@ -113,6 +116,7 @@ def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> 
                 quotes=hub["latest_quotes"],
                 approvals=hub["approvals"],
             )
+            hub["audit"].tells(hub["trail_news"].moved)
             settlement = Settlement(ledger=hub["order_ledger"], audit=hub["audit"])
             app.state.services = Services(
                 settings=settings,
@@ -136,6 +140,7 @@ def build_app(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> 
                 ledger=hub["order_ledger"],
                 risk=hub["risk_book"],
                 audit=hub["audit"],
+                trail=TrailFeed(hub["audit"], hub["trail_ears"]),
                 approvals=hub["approvals"],
                 entrance=entrance,
                 changes=OrderChanges(ledger=hub["order_ledger"], settlement=settlement, entrance=entrance),

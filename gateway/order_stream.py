@@ -1,7 +1,7 @@
 """What happens to orders, as it happens: the tenant's audit trail, in pages, or as a stream of server-sent events.
 
 Events of a trail have numbers without gaps, in the order in which they were committed. So a reader that was cut off
-goes on where it was, and misses nothing. Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+goes on where it was, and misses nothing. What is new is read when news of it come. Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 import asyncio
@@ -23,15 +23,14 @@ from gateway import answers
 from gateway.authentication import require_still_valid
 from gateway.parameters import parse
 from gateway.routing import Call
+from gateway.trail_feed import BATCH
 
 log = structlog.get_logger(__name__)
 
 EVENT_STREAM: Final = "text/event-stream"
 LAST_EVENT: Final = "Last-Event-ID"
-POLL_S: Final = 0.2
 BEAT_S: Final = 10.0
 """Silence is broken so often, or proxies would take the connection for dead; and the token is looked at again."""
-BATCH: Final = 200
 PAGE_MAX: Final = 1_000
 PAGE_DEFAULT: Final = 100
 SEQ_DIGITS_MAX: Final = 18
@@ -92,14 +91,17 @@ async def stream(call: Call) -> Response:
         await stack.enter_async_context(call.services.streams.one(call.caller.tenant))
         if after is None:
             after = await call.services.audit.newest(call.caller.tenant)
-        return _Stream(call, after, stack.pop_all())
+        bell = stack.enter_context(call.services.trail.follow(call.caller.tenant))
+        return _Stream(call, after, bell, stack.pop_all())
 
 
 class _Stream(StreamingResponse):
     """Events as they come. held: the place that is given back at the end."""
 
-    def __init__(self, call: Call, after: int, held: AsyncExitStack) -> None:
-        super().__init__(_events(call, after), media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
+    def __init__(self, call: Call, after: int, bell: asyncio.Event, held: AsyncExitStack) -> None:
+        super().__init__(
+            _events(call, after, bell), media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"}
+        )
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,12 +113,14 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def _events(call: Call, after: int) -> AsyncIterator[bytes]:
+async def _events(call: Call, after: int, bell: asyncio.Event) -> AsyncIterator[bytes]:
     yield b"retry: 1000\n\n"
     beat_at_s = time.monotonic() + BEAT_S
     while time.time() < call.caller.expires_at_s:
+        # Before it is read: what comes from here on rings again.
+        bell.clear()
         try:
-            found = await call.services.audit.events(call.caller.tenant, after=after, limit=BATCH)
+            found = await call.services.trail.read(call.caller.tenant, after)
         except Unavailable:
             # Nothing is lost: it goes on where it is.
             found = ()
@@ -132,7 +136,7 @@ async def _events(call: Call, after: int) -> AsyncIterator[bytes]:
             except TickgateError:
                 return
         if len(found) < BATCH:
-            await asyncio.sleep(POLL_S)
+            await call.services.trail.wait(bell)
 
 
 def _written(entry: AuditEntry) -> bytes:

@@ -27,6 +27,7 @@ from core.trading.submission import OrderEntrance
 from gateway.limits import Limits
 from gateway.places import Places
 from gateway.signing import TokenSigner
+from gateway.trail_feed import TrailFeed
 
 
 class Access(StrEnum):
@@ -75,6 +76,7 @@ class Services:
     ledger: OrderLedger
     risk: RiskDesk
     audit: AuditTrail
+    trail: TrailFeed
     approvals: Approvals
     entrance: OrderEntrance
     changes: OrderChanges

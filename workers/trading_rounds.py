@@ -175,6 +175,7 @@ class TradingRounds:
 
 def rounds(hub: Hub, settings: Settings) -> TradingRounds:
     """Return the rounds over this hub's services."""
+    hub["audit"].tells(hub["trail_news"].moved)
     settlement = Settlement(ledger=hub["order_ledger"], audit=hub["audit"])
     return TradingRounds(
         ledger=hub["order_ledger"],

@@ -68,7 +68,8 @@ WORKSHOPS: Final[Mapping[str, Workshop]] = {
         ),
     ),
     "trading": Workshop(
-        needs=_ALWAYS | {"order_ledger", "risk_book", "audit", "latest_quotes", "paper_venue", "mt5_venue"},
+        needs=_ALWAYS
+        | {"order_ledger", "risk_book", "audit", "trail_news", "latest_quotes", "paper_venue", "mt5_venue"},
         functions=("workers.probes:trading_functions", "workers.orders:functions"),
         rounds="workers.trading_rounds:rounds",
     ),

@@ -154,6 +154,8 @@ PROVIDERS: Final = _table(
         requires=frozenset({"postgres"}),
     ),
     Provider(name="audit", opens="core.adapters.postgres.audit:open_audit", requires=frozenset({"postgres"})),
+    Provider(name="trail_news", opens="core.adapters.redis.trail:open_trail_news"),
+    Provider(name="trail_ears", opens="core.adapters.redis.trail:open_trail_ears"),
     Provider(
         name="audit_archive",
         opens="core.adapters.postgres.audit_archive:open_audit_archive",

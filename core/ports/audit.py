@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from core.model.audit import AuditEntry, AuditEvent, KeptCheckpoint
     from core.ports.access import Work
@@ -16,6 +16,9 @@ class AuditTrail(Protocol):
 
     async def append(self, work: Work, event: AuditEvent) -> None:
         """Have an event written behind the last of its stream when the work ends. Raises: Unavailable, then."""
+
+    def tells(self, moved: Callable[[str], None]) -> None:
+        """Have `moved` called with the tenant after each commit that has appended to its trail. It must not wait."""
 
     async def events(self, tenant: str, *, after: int, limit: int, order: str = "") -> Sequence[AuditEntry]:
         """Return a tenant's events behind the seq `after`, in their order. order: only those of this order.

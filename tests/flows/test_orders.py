@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
+import redis
 
 from tests.engines import House, wait_for
 from tests.trading_floors import ASK, BID, SYMBOL, Floor, running_floor
@@ -132,3 +133,30 @@ def test_what_happens_is_streamed_and_a_reader_goes_on_where_it_was(floor: Floor
     assert [line.removeprefix("event: ") for line in seen if line.startswith("event: ")] == what
     again = read(3, {"Last-Event-ID": str(trail[0]["seq"])})
     assert again == seen[2:]
+
+
+def test_events_come_as_they_are_committed_also_while_connections_are_cut(floor: Floor) -> None:
+    newest = floor.http.get("/v1/audit", params={"limit": 1_000}).json()["items"][-1]["seq"]
+    server = floor.door.settings.redis
+    told: list[int] = []
+    with (
+        floor.door.signed_in() as reading,
+        reading.stream("GET", "/v1/orders/stream", params={"after": newest}) as answer,
+        redis.Redis(server.host, server.port, password=server.password.reveal()) as client,
+    ):
+        lines = answer.iter_lines()
+        for turn in range(6):
+            order = floor.submit(type="limit", price=f"1.08{turn}5", volume="0.02")["id"]
+            if turn % 2:
+                client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            for line in lines:
+                if line.startswith("id: "):
+                    told.append(int(line.removeprefix("id: ")))
+                if line.startswith("data: ") and order in line:
+                    break
+    page = floor.http.get("/v1/audit", params={"cursor": newest, "limit": 1_000}).json()["items"]
+    kept = [one["seq"] for one in page if one["event"]["type"].startswith("order.")]
+    assert told == kept[: len(told)]
+    assert len(told) >= 6
+    for one in floor.http.get("/v1/orders", params={"state": "ACCEPTED"}).json()["items"]:
+        floor.post(f"/v1/orders/{one['id']}/cancel")

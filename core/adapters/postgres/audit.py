@@ -1,6 +1,6 @@
 """The audit trail in the ledger: appended to in the transaction of what it tells of."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -30,11 +30,17 @@ class PostgresAuditTrail:
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
+        self._moved: Callable[[str], None] | None = None
+
+    def tells(self, moved: Callable[[str], None]) -> None:
+        self._moved = moved
 
     async def append(self, work: PostgresWork, event: AuditEvent) -> None:
         # Whoever has the trail's end keeps all orders of the tenant waiting until the commit: so last of all.
         work.untold.append(event)
         work.tell = partial(self._tell, work)
+        if self._moved is not None:
+            work.told = partial(self._moved, work.tenant)
 
     async def _tell(self, work: PostgresWork) -> None:
         head = await work.connection.fetchrow(_HEAD, work.tenant)

@@ -100,6 +100,7 @@ class PostgresIdempotency:
             if not work.answered:
                 raise Defect("a request's work ended without its answer", code="WORK_WITHOUT_ANSWER")
             await work.end()
+        work.committed()
 
     async def purge_expired(self) -> int:
         purged = 0

@@ -21,7 +21,7 @@ class PostgresWork:
     """connection: inside a transaction in the tenant's role. holds_risk: whether it holds changes of risk off.
 
     standings: of the accounts it has locked, as they are; until the work ends nobody else can change them. untold:
-    what `tell` writes to the audit trail right before it commits.
+    what `tell` writes to the audit trail right before it commits. told: called once that is committed; never waits.
     """
 
     def __init__(self, tenant: str, connection: asyncpg.Connection, *, holds_risk: bool = False) -> None:
@@ -31,11 +31,17 @@ class PostgresWork:
         self.standings: dict[str, Standing] = {}
         self.untold: list[AuditEvent] = []
         self.tell: Callable[[], Awaitable[None]] | None = None
+        self.told: Callable[[], None] | None = None
 
     async def end(self) -> None:
         """Write what was left for the end. Whoever opens a work ends it, or it is not committed."""
         if self.tell is not None:
             await self.tell()
+
+    def committed(self) -> None:
+        """Say so, once it is; where that is not known, nobody is told."""
+        if self.told is not None:
+            self.told()
 
 
 @asynccontextmanager
@@ -47,6 +53,7 @@ async def work_of(
         work = PostgresWork(tenant, connection, holds_risk=holding_risk)
         yield work
         await work.end()
+    work.committed()
 
 
 @asynccontextmanager

@@ -53,6 +53,11 @@ class Link:
             raise Unavailable("the job queue does not answer", code="QUEUE_UNAVAILABLE")
         return self._connection
 
+    @property
+    def is_up(self) -> bool:
+        """Whether there is an open connection."""
+        return self._connection is not None
+
     async def wait(self) -> Connection:
         """Return the open connection, once there is one."""
         while self._connection is None:
