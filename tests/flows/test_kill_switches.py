@@ -1,14 +1,19 @@
 """Kill switches, limits and trading states: what they stop, how soon, and that it is written down."""
 
+import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from core.infrastructure.central_hub import open_hub
 from tests.engines import House, wait_for
 from tests.trading_floors import ASK, BID, Floor, running_floor
 
@@ -51,6 +56,45 @@ def test_a_switch_denies_what_comes_and_takes_back_what_works(
     again = floor.submit(**{**limit, "price": f"{price}2"})
     assert again["state"] == "QUEUED"
     assert floor.post(f"/v1/orders/{again['id']}/cancel").status_code in {202, 409}
+
+
+@pytest.mark.parametrize("level", ["global", "tenant", "account", "strategy"])
+def test_a_switch_of_every_level_takes_hold_of_what_waits_and_what_works(floor: Floor, level: str) -> None:
+    price = {"global": "1.0905", "tenant": "1.0915", "account": "1.0925", "strategy": "1.0935"}[level]
+    works = floor.submit(type="limit", price=price, strategy="drill")
+    floor.reaches(works["id"], "ACCEPTED")
+    with paused(floor):
+        waits = floor.submit(volume="0.17", strategy="drill", valid_for_ms=60_000)
+        assert waits["state"] == "QUEUED"
+        switch = engaged(floor, level)
+        denied = floor.submit(volume="0.18", strategy="drill")
+        assert codes(denied) == ["TRADING_HALTED"]
+    began_s = time.monotonic()
+    kept_back, taken_back = floor.ended(waits["id"]), floor.ended(works["id"])
+    assert time.monotonic() - began_s < EFFECTIVE_S_MAX + 1
+    assert (kept_back["state"], codes(kept_back)) == ("DENIED", ["TRADING_HALTED"])
+    assert kept_back["sent_at_ms"] is None
+    assert taken_back["state"] == "CANCELED"
+    tickgate(floor, "resume", switch)
+
+
+def test_while_switches_cannot_be_read_nothing_is_kept_and_nothing_sent(floor: Floor) -> None:
+    with paused(floor):
+        waits = floor.submit(volume="0.19", valid_for_ms=60_000)
+        assert waits["state"] == "QUEUED"
+        asked(floor, "revoke select on kill_switches from tickgate_tenant")
+    try:
+        newest = floor.http.get("/v1/orders", params={"limit": 1}).json()["items"][0]["id"]
+        body = {"account": "paper", "symbol": "EURUSD", "side": "buy", "type": "market", "volume": "0.2"}
+        refused = floor.post("/v1/orders", body)
+        assert refused.status_code >= 500
+        assert floor.http.get("/v1/orders", params={"limit": 1}).json()["items"][0]["id"] == newest
+        wait_for(lambda: tries(floor, waits["id"]) > 0, "a worker having tried to send it")
+        assert floor.order(waits["id"])["sent_at_ms"] is None
+    finally:
+        asked(floor, "grant select on kill_switches to tickgate_tenant")
+    floor.post(f"/v1/orders/{waits['id']}/cancel")
+    floor.ended(waits["id"])
 
 
 def test_a_switch_of_something_else_stops_nothing(floor: Floor) -> None:
@@ -274,6 +318,47 @@ def test_a_list_goes_on_where_its_page_ended(floor: Floor, path: str) -> None:
 def test_a_cursor_of_another_list_is_refused(floor: Floor) -> None:
     for path in ("/v1/risk-limits", "/v1/trading-states", "/v1/risk-limits/tenant/-/versions"):
         assert floor.http.get(path, params={"cursor": "nowhere"}).status_code == 400
+
+
+@contextmanager
+def paused(floor: Floor) -> Iterator[None]:
+    """Hold the trading worker still."""
+    os.kill(floor.trading.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(floor.trading.pid, signal.SIGCONT)
+
+
+def engaged(floor: Floor, level: str) -> str:
+    """Engage a switch over the strategy `drill`, or over what has it; return its id."""
+    if level == "global":
+        tickgate(floor, "halt", "--reason", "drill")
+        (switch,) = json.loads(tickgate(floor, "halt", "--json"))["kill_switches"]
+        return str(switch["id"])
+    target = {"account": {"id": "paper"}, "strategy": {"id": "drill"}}.get(level, {})
+    answer = floor.post("/v1/kill-switches", {"scope": level, "reason": "drill", **target})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def asked(floor: Floor, statement: str) -> Any:
+    """Ask PostgreSQL as the operator; return the first row's first column."""
+
+    async def ask() -> Any:
+        async with (
+            open_hub(floor.door.settings, {"postgres"}) as hub,
+            hub["postgres"].acquire() as connection,
+        ):
+            return await connection.fetchval(statement)
+
+    return asyncio.run(ask())
+
+
+def tries(floor: Floor, order_id: str) -> int:
+    return int(
+        asked(floor, f"select coalesce(max(tries), 0) from order_outbox where order_id = '{order_id}'")
+    )
 
 
 def tickgate(floor: Floor, *arguments: str) -> str:
