@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ulid import ULID
 
+from core.errors.exceptions import Unavailable
 from core.infrastructure.central_hub import Hub, open_hub
 from core.model.ledger import BreakSort, Command, Fill, Holding, OrderEntry, OutboxRow
 from core.model.orders import Order, OrderState, OrderType, Side
@@ -56,7 +57,7 @@ class NoQuotes:
 
 @dataclass
 class ToldVenue:
-    """The `Venue` port. It shows what it is told to, answers `answer`, and not before `may_answer`."""
+    """The `Venue` port. It shows what it is told to and answers `answer`, not before `may_answer`; or is away."""
 
     orders: list[VenueOrder] = field(default_factory=list)
     ended: list[VenueOrder] = field(default_factory=list)
@@ -66,6 +67,7 @@ class ToldVenue:
     asked_since_ms: list[int] = field(default_factory=list)
     at_ms: int = SHOWN_AT_MS
     answer: VenueReport = field(default_factory=lambda: VenueReport(state=_S.ACCEPTED, order=TICKET))
+    away: bool = False
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     may_show: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,6 +88,8 @@ class ToldVenue:
         return await self._answered()
 
     async def view(self, _account: TradingAccount, since_ms: int) -> VenueView:
+        if self.away:
+            raise Unavailable("the venue is away")
         self.asked_since_ms.append(since_ms)
         money = Decimal(10_000)
         seen = VenueView(

@@ -171,7 +171,7 @@ class Dispatcher:
             await self.ledger.done(work, row.order, row.command)
             if entry.state in TERMINAL and not report.deals:
                 return
-            await self.settlement.record(work, row.account, report.deals, {row.order: row.order})
+            await self.settlement.record_of(work, entry, report)
             changes = changed(change) if change is not None else {}
             # Asked to be cancelled since it was to be changed, it waits for that.
             answered = entry.state is _AWAITING[row.command]

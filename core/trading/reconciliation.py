@@ -22,19 +22,20 @@ from core.model.ledger import (
     Holding,
     OrderEntry,
     Standing,
-    magic_of,
 )
-from core.model.orders import Order, OrderState, OrderType
+from core.model.orders import OrderState, OrderType
 from core.model.venues import TradingAccount, VenueOrder, VenuePosition, VenueReport, VenueView
 from core.ports.access import Work
 from core.ports.orders import OrderLedger
 from core.ports.venues import Venue
+from core.trading.adoption import adopted, external_order
 from core.trading.dispatch import late
 from core.trading.hindsight import Hindsight, since_ms, until_ms
 from core.trading.market import Quotes, market_of
 from core.trading.positions import net
 from core.trading.settling import Settlement
 from core.trading.strays import Strays, take_back
+from core.trading.unanswered import give_up, give_up_unseen
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +112,11 @@ class Reconciler:
         key, now_s = (account.tenant, account.id), asyncio.get_running_loop().time()
         far = self._hindsight.is_far(key, now_s)
         # Before the account is locked: Redis may be slow, orders wait for the account, and kill switches for orders.
-        view, notional = await self._seen(account, before, far=far)
+        try:
+            view, notional = await self._seen(account, before, far=far)
+        except Unavailable:
+            await give_up_unseen(self.settlement, account, self.patience.sending_s)
+            raise
         if far:
             self._hindsight.looked(key, now_s)
         async with self.ledger.work(account.tenant) as work:
@@ -257,12 +262,7 @@ class Reconciler:
         """The venue shows nothing of it. Once may be too early; only twice, far apart, is proof."""
         now_ms, seen_ms = comparison.now_ms, entry.absent_since_ms
         if entry.state is _S.SENDING:
-            if now_ms - (entry.sent_at_ms or 0) > self.patience.sending_s * 1_000:
-                # Whoever sent it has died, or it would have said how it went.
-                report = VenueReport(
-                    state=_S.UNKNOWN, code="UNKNOWN_OUTCOME", reason="sent, and nobody has said how it went"
-                )
-                await self.settlement.take_state(work, entry, report, what="order.unknown")
+            await give_up(self.settlement, work, entry, now_ms, self.patience.sending_s)
             return
         if seen_ms is None:
             await self.settlement.move(work, entry, entry.state, what="order.absent", absent_since_ms=now_ms)
@@ -313,8 +313,9 @@ class Reconciler:
                 over = await self.ledger.locked(work, over.order.id)
                 await comparison.strays.working(work, over, found, comparison.now_ms)
                 continue
-            entry = _external(comparison.account, found, self.new_id())
+            entry = external_order(comparison.account, found, self.new_id())
             await self.ledger.adopt(work, entry)
+            await self.settlement.audit.append(work, adopted(entry))
             comparison.breaks.append(
                 Break(
                     sort=BreakSort.EXTERNAL,
@@ -385,32 +386,6 @@ def _tell(account: TradingAccount, breaks: Sequence[Break]) -> None:
 def _by_mark(orders: Sequence[VenueOrder]) -> dict[str, VenueOrder]:
     """Return orders by their tags and tickets, of which none is empty."""
     return {mark: one for one in reversed(orders) for mark in (one.tag, one.ticket) if mark}
-
-
-def _external(account: TradingAccount, found: VenueOrder, order_id: str) -> OrderEntry:
-    order = Order(
-        id=order_id,
-        tenant=account.tenant,
-        account=account.id,
-        symbol=found.symbol,
-        side=found.side,
-        type=found.type,
-        volume=found.volume,
-        price=found.price,
-        stop_price=found.stop_price,
-        stop_loss=found.stop_loss,
-        take_profit=found.take_profit,
-        magic=magic_of(order_id),
-    )
-    return OrderEntry(
-        order=order,
-        state=found.state,
-        version=1,
-        filled_volume=found.volume - found.volume_left,
-        venue_order=found.ticket,
-        submitted_by="external",
-        external=True,
-    )
 
 
 def _holding(account: str, position: VenuePosition) -> Holding:

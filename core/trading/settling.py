@@ -64,8 +64,13 @@ class Settlement:
 
     async def settle(self, work: Work, entry: OrderEntry, report: VenueReport, *, what: str) -> OrderEntry:
         """Take in a venue's report of an order."""
-        await self.record(work, entry.order.account, report.deals, {entry.order.id: entry.order.id})
+        await self.record_of(work, entry, report)
         return await self.take_state(work, entry, report, what=what)
+
+    async def record_of(self, work: Work, entry: OrderEntry, report: VenueReport) -> None:
+        """Keep the deals of a report as fills of its order, whose tag not every deal bears."""
+        names = {entry.order.id, entry.venue_order, report.order} - {""}
+        await self.record(work, entry.order.account, report.deals, dict.fromkeys(names, entry.order.id))
 
     async def record(
         self, work: Work, account: str, deals: Iterable[Deal], ours: dict[str, str]
@@ -152,7 +157,8 @@ def state_by(entry: OrderEntry, said: OrderState, filled: Decimal) -> OrderState
         said = _S.ACCEPTED
     if said is _S.ACCEPTED and filled > 0:
         said = _S.PARTIALLY_FILLED
-    if said is _S.REJECTED and filled > 0:
+    if said is _S.REJECTED and (filled > 0 or entry.state in _WAITING):
+        # It worked before the venue threw it out.
         said = _S.CANCELED
     if entry.state in _WAITING and said is _S.UNKNOWN:
         # The order is where it was; only what was asked of it is not known.

@@ -8,6 +8,7 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
+from core.errors.exceptions import Unavailable
 from core.model.ledger import BreakSort, Command
 from core.model.orders import OrderState, OrderType, Side
 from core.model.venues import OrderChange, VenueReport
@@ -101,6 +102,23 @@ async def test_accepted_and_rejected_later_is_rejected(books: Reconciled) -> Non
     assert (await books.entry(entry.order.id)).state is _S.REJECTED
 
 
+@pytest.mark.parametrize("waiting", [_S.PENDING_CANCEL, _S.PENDING_MODIFY])
+async def test_what_is_rejected_while_a_change_is_asked_for_has_ended(
+    books: Reconciled, waiting: OrderState
+) -> None:
+    entry = await books.order(waiting)
+    books.venue.ended = [shown(entry.order.id, _S.REJECTED)]
+    assert await books.look()
+    assert (await books.entry(entry.order.id)).state is _S.CANCELED
+
+
+async def test_a_cancellation_of_what_was_rejected_ends_it(books: Reconciled) -> None:
+    entry = await books.order(_S.PENDING_CANCEL)
+    books.venue.answer = VenueReport(state=_S.REJECTED, order=TICKET)
+    await books.dispatcher.handle(books.row(entry.order.id, Command.CANCEL))
+    assert (await books.entry(entry.order.id)).state is _S.CANCELED
+
+
 # -- missing ---------------------------------------------------------------------------------------------
 
 
@@ -135,6 +153,26 @@ async def test_an_order_seen_in_between_has_to_be_missed_twice_again(books: Reco
 
 
 # -- external --------------------------------------------------------------------------------------------
+
+
+async def test_an_adoption_is_audited(books: Reconciled) -> None:
+    books.venue.orders = [shown("", _S.ACCEPTED, ticket="99")]
+    assert await books.look()
+    (entry,) = await books.every_order()
+    told = await books.hub["audit"].events(TENANT, after=0, limit=10, order=entry.order.id)
+    assert [one.type for one in told] == ["order.adopted"]
+
+
+async def test_a_fill_told_with_an_answer_belongs_to_its_order_whatever_its_tag(books: Reconciled) -> None:
+    books.venue.orders = [shown("", _S.ACCEPTED, ticket="99")]
+    assert await books.look()
+    (entry,) = await books.every_order()
+    await canceled(books, entry.order.id)
+    books.venue.answer = VenueReport(state=_S.FILLED, order="99", deals=(dealt("", order="99"),))
+    await books.dispatcher.handle(books.row(entry.order.id, Command.CANCEL))
+    after = await books.entry(entry.order.id)
+    assert (after.state, after.filled_volume) == (_S.FILLED, VOLUME)
+    assert [fill.order for fill in await books.fills()] == [entry.order.id]
 
 
 async def test_somebody_elses_order_is_adopted_once_and_a_break(books: Reconciled) -> None:
@@ -207,6 +245,19 @@ async def test_the_order_of_a_dead_sender_is_unknown_with_an_alert(
     assert (await books.entry(entry.order.id)).state is _S.UNKNOWN
     (alert,) = [one for one in alerts.entries if one["event"] == "order.unknown"]
     assert (alert["log_level"], alert["order"]) == ("error", entry.order.id)
+
+
+async def test_a_dead_sender_is_told_of_also_while_the_venue_is_away(
+    books: Reconciled, alerts: LogCapture
+) -> None:
+    entry = await books.order(_S.SENDING, OrderType.MARKET)
+    books.venue.away = True
+    for seconds, state in ((14, _S.SENDING), (2, _S.UNKNOWN)):
+        await books.later(seconds)
+        with pytest.raises(Unavailable):
+            await books.look()
+        assert (await books.entry(entry.order.id)).state is state
+    assert [one["order"] for one in alerts.entries if one["event"] == "order.unknown"] == [entry.order.id]
 
 
 @pytest.mark.parametrize("state", [_S.SENDING, _S.UNKNOWN])
