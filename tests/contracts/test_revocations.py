@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.adapters.postgres.pool import Postgres, open_pool
@@ -81,6 +82,35 @@ async def followers(settings: Settings, count: int = 1, **limits: float) -> Asyn
         yield found
 
 
+class Relay:
+    """A way to PostgreSQL on which the server's last words can be heard while the line is still open."""
+
+    LAST_WORDS = b"SFATAL\0VFATAL\0C57P02\0Mterminating connection because of crash\0\0"
+
+    def __init__(self, settings: Settings) -> None:
+        self._port = settings.postgres.port
+        self.lines: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._port)
+        self.lines.append(writer)
+        with contextlib.suppress(OSError):
+            await asyncio.gather(self._pumped(reader, to_server), self._pumped(from_server, writer))
+
+    async def _pumped(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        try:
+            while some := await source.read(65_536):
+                target.write(some)
+        finally:
+            target.close()
+
+    def say_last_words(self) -> int:
+        """Say them on every line; return how many there are."""
+        for line in self.lines:
+            line.write(b"E" + (len(self.LAST_WORDS) + 4).to_bytes(4, "big") + self.LAST_WORDS)
+        return len(self.lines)
+
+
 async def until(fact: Callable[[], Any], timeout_s: float = 20.0) -> float:
     """Wait for `fact()` and return how long it took."""
     started = time.monotonic()
@@ -105,6 +135,22 @@ async def test_what_was_revoked_is_refused_at_once_by_who_revoked_it(settings: S
         assert ours.is_revoked("token:a", issued_at_s=OLD_S)
         assert ours.is_revoked("client:b", "token:a", issued_at_s=OLD_S)
         assert not ours.is_revoked("token:b", "client:b", issued_at_s=OLD_S)
+
+
+async def test_who_is_told_that_the_server_dies_and_is_left_on_the_line_goes_on(settings: Settings) -> None:
+    relay = Relay(settings)
+    server = await asyncio.start_server(relay.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    replace = msgspec.structs.replace
+    relayed = replace(settings, postgres=replace(settings.postgres, port=port))
+    async with server, followers(settings) as [ours], followers(relayed, probe_interval_s=0.5) as [theirs]:
+        # It has probed once, and will not soon again: the words come while nothing is asked.
+        await ours.revoke("token:b", time.time() + 60)
+        await until(lambda: theirs.is_revoked("token:b", issued_at_s=OLD_S))
+        before = relay.say_last_words()
+        await until(lambda: len(relay.lines) > before)
+        await ours.revoke("token:a", time.time() + 60)
+        await until(lambda: theirs.is_revoked("token:a", issued_at_s=OLD_S))
 
 
 async def test_every_other_process_knows_within_a_second(settings: Settings) -> None:

@@ -242,7 +242,7 @@ def _translated() -> Iterator[None]:
         raise Corrupt(
             "the ledger refuses what the backup holds", code="BACKUP_DAMAGED", detail=repr(e)[:300]
         ) from e
-    except (asyncpg.PostgresError, asyncpg.InternalClientError) as e:
+    except asyncpg.PostgresError as e:
         raise Unavailable(
             "the ledger cannot do it now", code="LEDGER_UNAVAILABLE", detail=repr(e)[:300]
         ) from e

@@ -19,6 +19,8 @@ CONNECTION_ERRORS = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.InterfaceError,
+    # The server has said that it dies, and the line has not been closed yet.
+    asyncpg.InternalClientError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
@@ -58,7 +60,7 @@ class Postgres:
             asyncpg.SyntaxOrAccessError,
         ) as e:
             raise Defect("the ledger refuses what it was asked", detail=repr(e)[:300]) from e
-        except (asyncpg.PostgresError, asyncpg.InternalClientError) as e:
+        except asyncpg.PostgresError as e:
             # Disk full, read-only after a failover, cancelled: it is there, and cannot do it now.
             raise Unavailable(
                 "the ledger cannot do it now", code="LEDGER_UNAVAILABLE", detail=repr(e)[:300]

@@ -96,7 +96,7 @@ async def open_schema(
             yield PostgresSchema(connection)
         finally:
             await connection.close(timeout=HELD_TIMEOUT_S)
-    except (*CONNECTION_ERRORS, asyncpg.InternalClientError) as e:
+    except CONNECTION_ERRORS as e:
         raise Unavailable("the ledger does not answer", code="LEDGER_UNAVAILABLE", detail=repr(e)) from e
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as e:
         raise Misconfigured("PostgreSQL refuses our user or password", code="LEDGER_AUTH") from e
