@@ -15,6 +15,10 @@ from core.model.orders import OrderState, may_move
 from tests.faults.trading_house import PAPER, PATIENCE_S, TERMINAL_ACCOUNT, TradingHouse
 from tests.orders import truth
 
+TAKEN_ON_PAPER: Final = (
+    "select ended ->> 'tag' as tag, count(distinct ended ->> 'ticket') as times from paper_orders_ended"
+    " group by ended ->> 'tag'"
+)
 BUYS: Final = {"buy": 1, "sell": -1}
 
 
@@ -31,10 +35,10 @@ class Executed:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """problems: what is wrong, in words; filled: how many orders of each account were."""
+    """problems: what is wrong, in words; ended: how many orders of an account and type did how."""
 
     problems: list[str]
-    filled: Counter[str]
+    ended: Counter[str]
 
 
 async def judge(house: TradingHouse, accepted: Mapping[str, str]) -> Judged:
@@ -46,6 +50,7 @@ async def judge(house: TradingHouse, accepted: Mapping[str, str]) -> Judged:
             paper = [
                 json.loads(row["deal"]) for row in await connection.fetch("select deal from paper_deals")
             ]
+            taken = await connection.fetch(TAKEN_ON_PAPER)
             fills = await connection.fetch("select * from fills")
             events = await connection.fetch("select * from order_events order by order_id, seq")
             positions = await connection.fetch("select * from positions")
@@ -56,7 +61,8 @@ async def judge(house: TradingHouse, accepted: Mapping[str, str]) -> Judged:
         for key, one in accepted.items()
         if one not in orders
     ]
-    problems += [f"{tag} was taken {n} times" for tag, n in truth(spool).executions.items() if n > 1]
+    times = {**truth(spool).executions, **{row["tag"]: row["times"] for row in taken}}
+    problems += [f"{tag} was taken {n} times" for tag, n in times.items() if n > 1]
     problems += _of_executions(orders, deals)
     problems += _of_moves(orders, [dict(event) for event in events])
     problems += _of_alerts(events, house.alerts())
@@ -68,8 +74,8 @@ async def judge(house: TradingHouse, accepted: Mapping[str, str]) -> Judged:
     told = Counter(entry.type for entry in trail)
     if told["order.fill"] != len(fills):
         problems.append(f"{told['order.fill']} fills are audited, {len(fills)} are there")
-    filled = Counter(one["account"] for one in orders.values() if one["state"] == OrderState.FILLED)
-    return Judged(problems=problems, filled=filled)
+    ended = Counter(f"{one['account']} {one['type']} {one['state']}" for one in orders.values())
+    return Judged(problems=problems, ended=ended)
 
 
 def _on_paper(deals: Iterable[Mapping[str, Any]]) -> list[Executed]:
