@@ -1,4 +1,4 @@
-"""The whole way of an order to a terminal, for tests: gateway, trading worker, bridge, and a terminal as one wants it."""
+"""The whole way of an order to a terminal, for tests: gateway, worker, bridge, and a terminal as one wants it."""
 
 import asyncio
 import signal
@@ -81,6 +81,7 @@ def running_way(root: Path, house: House) -> Iterator[Way]:
             "submits_per_minute_max": 100_000,
             "duplicate_window_ms": 0,
             "consecutive_rejects_max": 100_000,
+            "collar_share": "0.1",
         }
         put = floor.http.put("/v1/risk-limits/tenant/-", json=wide, headers={"If-Match": "*"})
         assert put.status_code == 200, put.text

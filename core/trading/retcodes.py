@@ -41,7 +41,7 @@ class Action(StrEnum):
     CONFIRM = "take it, and let deals and orders confirm it"
     RECONCILE = "look for the order by comment and magic; never send it again before that"
     REPRICE = "refused; whoever still wants it asks again at today's price"
-    SLOW_DOWN = "refused; send less often"
+    SLOW_DOWN = "asked again more slowly, while its time lasts; then refused"
     WAIT = "refused; ask again when the market is open"
     MEND = "refused; a check before sending should have caught it: a defect"
     FUND = "refused; the account needs money, or smaller orders"

@@ -112,7 +112,7 @@ def test_each_way_to_differ_has_its_rule(way: Way, venue: type[Terminal | Paper]
         asyncio.run(put_quote(floor.door.settings, source="demo2"))
         assert floor.ended(way.submit(account=there.name))["state"] == "FILLED"
         resting = [
-            way.submit(account=there.name, type="limit", price="1.08", volume=volume)
+            way.submit(account=there.name, type="limit", price="1.05", volume=volume)
             for volume in ("0.2", "0.4")
         ]
         missing, matched = (floor.reaches(order_id, "ACCEPTED") for order_id in resting)
