@@ -266,7 +266,8 @@ BREAKS: tuple[Break, ...] = (
             {"connected": False},
             {"margin_free": D(0)},
             {"margin_needed": None},
-            {"equity": D(1_000)},
+            # Not an equity: a known one would mend what an unknown one denies.
+            {"day_start_equity": D(1_000_000)},
             {"equity": None},
             {"consecutive_rejects": 99},
         )
