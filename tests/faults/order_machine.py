@@ -44,11 +44,12 @@ WISHES = st.builds(
     account=st.sampled_from([NETTING, HEDGING]),
     side=st.sampled_from(Side),
     market=st.booleans(),
-    valid=st.booleans(),
+    valid=st.sampled_from([False, False, True]),
 )
-WORKING: Final = (
+FIRST: Final = (
     (Wish(account=NETTING, side=Side.BUY, market=False), Trouble.IN_PART),
     (Wish(account=HEDGING, side=Side.SELL, market=False), Trouble.NONE),
+    (Wish(account=HEDGING, side=Side.BUY, market=True), Trouble.NONE),
 )
 ACTORS = st.sampled_from([*Actor, Actor.WORKER])
 CALLERS = st.sampled_from([Actor.CANCELER, Actor.MODIFIER])
@@ -69,9 +70,9 @@ class OrderMachine(RuleBasedStateMachine):
 
     @initialize(first=st.lists(st.tuples(WISHES, TROUBLES), max_size=3))
     def begin(self, first: list[tuple[Wish, Trouble]]) -> None:
-        """Begin with some orders sent, two of which work."""
+        """Begin with some orders sent, of which two work."""
         self.run(self.world.begin())
-        for wish, trouble in [*WORKING, *first]:
+        for wish, trouble in [*FIRST, *first]:
             self._submitted(wish, None, False)
             self.venue.trouble = trouble
             self.run(self.world.sweep())
@@ -111,13 +112,11 @@ class OrderMachine(RuleBasedStateMachine):
 
     @rule(asker=CALLERS, number=ORDERS, trouble=st.just(Trouble.REJECTED) | TROUBLES, within=CALLERS | ACTORS)
     def ask_for_a_change(self, asker: Actor, number: int, trouble: Trouble, within: Actor) -> None:
-        """Take an order back or change it; a worker does so at once, and meanwhile somebody acts on the same order."""
-        self.run(self.world.sweep())
-        self.run(self.world.act(asker, number))
-        self.venue.trouble = trouble
-        self.venue.meanwhile = partial(self.world.act, within, number)
-        self.run(self.world.sweep())
-        self._nobody_meanwhile()
+        self._asked(asker, number, trouble, within)
+
+    @rule(number=ORDERS, trouble=st.just(Trouble.NONE) | TROUBLES)
+    def change_and_take_back(self, number: int, trouble: Trouble) -> None:
+        self._asked(Actor.MODIFIER, number, trouble, Actor.CANCELER)
 
     @rule(
         actors=st.lists(st.tuples(ACTORS, ORDERS, HOLD_UPS, DEATHS), min_size=1, max_size=4), trouble=TROUBLES
@@ -221,6 +220,15 @@ class OrderMachine(RuleBasedStateMachine):
         found = self.run(submitted())
         self._require([] if len(found) == 1 else [f"one key became the orders {found}"])
         self.world.submitted |= found
+
+    def _asked(self, asker: Actor, number: int, trouble: Trouble, within: Actor) -> None:
+        """Take an order back or change it; a worker does so at once, and meanwhile somebody acts on the same order."""
+        self.run(self.world.sweep())
+        self.run(self.world.act(asker, number))
+        self.venue.trouble = trouble
+        self.venue.meanwhile = partial(self.world.act, within, number)
+        self.run(self.world.sweep())
+        self._nobody_meanwhile()
 
     def _a_quiet_minute(self) -> None:
         self.run(self.world.minute())
