@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "migrate": "Bring the stores' schemas forward.",
     "clients": "Add, list, disable API clients and rotate their secrets.",
     "keys": "Add, list, rotate and revoke API keys.",
+    "sources": "Add, list and close sources of ticks; give them new tokens.",
     "jobs": "Show queues and dead letters; ask failed jobs again.",
     "audit": "Verify the audit trail, prove an event, write it out.",
     "halt": "Stop trading: everybody's, a tenant's, an account's, a strategy's.",
