@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -12,6 +13,7 @@ from core.auditing.verification import Verdict
 from core.cli.options import data_dir_option, json_option
 from core.cli.settings import deployed_settings
 from core.cli.terminal import table
+from core.errors.exceptions import Invalid
 from core.infrastructure import auditing
 
 anchor_option = click.option(
@@ -73,14 +75,29 @@ def export(*, stream: str, path: Path | None, data_dir: Path | None) -> int:
     """Write the trail STREAM out, a line an event; `verify --file` reads it."""
     settings = deployed_settings(data_dir)
 
-    async def write() -> None:
-        with path.open("xb") if path else sys.stdout.buffer as file:
+    async def write() -> int:
+        count = 0
+        with _opened(path) if path else sys.stdout.buffer as file:
             async for line in auditing.export(settings, stream):
-                file.write(line)
+                count += file.write(line) > 0
             file.flush()
+        return count
 
-    asyncio.run(write())
+    if not asyncio.run(write()):
+        # An empty file would look like a trail.
+        if path:
+            path.unlink()
+        click.echo(f"there are no events of {stream!r}", err=True)
+        return 1
     return 0
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        # Never over an older one: it may be the only proof that is left.
+        return path.open("xb")
+    except OSError as e:
+        raise Invalid(f"{path} cannot be written: {e.strerror}", code="BAD_ARGUMENTS") from e
 
 
 def _show(found: Sequence[Verdict]) -> None:

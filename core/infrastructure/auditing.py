@@ -9,7 +9,7 @@ import msgspec
 from core.auditing.checkpoints import Checkpoint, Keyring
 from core.auditing.merkle import inclusion, leaf
 from core.auditing.verification import Verdict, verify
-from core.errors.exceptions import Corrupt, Misconfigured, NotFound
+from core.errors.exceptions import Corrupt, Invalid, Misconfigured, NotFound
 from core.infrastructure.anchors import anchor_at
 from core.infrastructure.central_hub import open_hub
 from core.infrastructure.signing_keys import read_public_keys
@@ -52,7 +52,7 @@ async def verify_streams(settings: Settings, stream: str, anchor: str) -> Sequen
 
 
 def verify_file(settings: Settings, path: Path, anchor: str) -> Sequence[Verdict]:
-    """Verify an exported stream. Raises: Corrupt: it is no export. Misconfigured."""
+    """Verify an exported stream. Raises: Invalid: there is no such file. Corrupt: it is no export. Misconfigured."""
     keyring, checkpoints = _outside(settings, anchor)
     entries: dict[str, list[AuditEntry]] = {}
     try:
@@ -68,7 +68,9 @@ def verify_file(settings: Settings, path: Path, anchor: str) -> Sequence[Verdict
                     hash=bytes.fromhex(one.hash),
                 )
             )
-    except (OSError, ValueError, msgspec.MsgspecError) as e:
+    except OSError as e:
+        raise Invalid(f"{path} cannot be read: {e.strerror}", code="BAD_ARGUMENTS") from e
+    except (ValueError, msgspec.MsgspecError) as e:
         raise Corrupt(f"{path} is no export of the audit trail: {e}", code="EXPORT_UNREADABLE") from e
     return [verify(name, found, checkpoints.get(name, []), keyring) for name, found in entries.items()]
 

@@ -128,3 +128,15 @@ def test_what_is_written_out_is_verified_without_the_ledger(trail: Trail, tmp_pa
     code, told = trail.run("verify", "--file", str(file))
     assert code == 1
     assert f"event {EVENTS}: missing" in told
+
+
+def test_an_export_is_never_written_over_and_an_empty_one_is_said(trail: Trail, tmp_path: Path) -> None:
+    kept, empty = tmp_path / "kept.ndjson", tmp_path / "empty.ndjson"
+    kept.write_text("kept")
+    said = trail.run("export", TENANT, "--to", str(kept))
+    assert said == (1, f"error: {kept} cannot be written: File exists\n")
+    assert kept.read_text() == "kept"
+    assert trail.run("export", "nobody", "--to", str(empty)) == (1, "there are no events of 'nobody'\n")
+    assert not empty.exists()
+    said = trail.run("verify", "--file", str(empty))
+    assert said == (1, f"error: {empty} cannot be read: No such file or directory\n")
