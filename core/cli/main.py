@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "clients": "Add, list, disable API clients and rotate their secrets.",
     "keys": "Add, list, rotate and revoke API keys.",
     "sources": "Add, list and close sources of ticks; give them new tokens.",
+    "orders": "List orders; show one with all that happened to it.",
     "jobs": "Show queues and dead letters; ask failed jobs again.",
     "audit": "Verify the audit trail, prove an event, write it out.",
     "halt": "Stop trading: everybody's, a tenant's, an account's, a strategy's.",
