@@ -37,7 +37,7 @@ LAST_TAGS: Final = ("health", "docs")
 """What a reader comes for stands before what the house says of itself."""
 PATH_PARAMETERS: Final = {"id": "Its id, as it was answered."}
 _IN_PATH: Final = re.compile(r"{(\w+)}")
-_DESCRIPTION: Final = """Market data and jobs of one tenant.
+_DESCRIPTION: Final = """Market data, orders and jobs of one tenant.
 
 Times: `time_msc` is the trade server's clock, `utc_ms` is UTC, both epoch milliseconds. Lists are pages: pass
 `next_cursor` back as `cursor`. A read that outlasts its caller answers 202 with a job to poll. Refusals are problem
