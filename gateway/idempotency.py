@@ -19,7 +19,7 @@ from starlette.responses import Response
 from core.errors.categories import Category
 from core.errors.exceptions import Invalid, TickgateError, Unavailable
 from core.messages.jobs import report_of
-from core.ports.idempotency import AnsweredBefore, Claim, IdempotentRequest, StoredAnswer
+from core.ports.idempotency import KEY_CODES, AnsweredBefore, Claim, IdempotentRequest, StoredAnswer
 from core.telemetry import metrics
 from gateway.problems import Challenged, problem
 from gateway.routing import Call, Handler
@@ -72,7 +72,12 @@ async def answered_within(handler: Handler, call: Call) -> Response:
         return _replayed(e.answer)
     except TickgateError as e:
         refusal, final = _refusal(e)
-        if final and (earlier := await _refused(call, asked, refusal)) is not None:
+        # That the key is another's says nothing of the request, and must not become its answer.
+        if (
+            final
+            and e.code not in KEY_CODES
+            and (earlier := await _refused(call, asked, refusal)) is not None
+        ):
             return earlier
         raise
     metrics.IDEMPOTENT_REQUESTS.labels("done").inc()
@@ -88,15 +93,16 @@ def stored(response: Response) -> StoredAnswer:
 
 
 async def _refused(call: Call, asked: IdempotentRequest, refusal: Response) -> Response | None:
-    """Keep a refusal, unless the request was answered before: then return that."""
+    """Keep a refusal, unless the request was answered before: then return that. Raises as `Idempotency.work` does."""
     try:
-        found = await call.services.idempotency.claim(asked)
+        async with call.services.idempotency.work(asked) as work:
+            await work.answer(stored(refusal))
+    except AnsweredBefore as e:
+        return _replayed(e.answer)
     except Unavailable as e:
         log.warning("idempotency.not_settled", final=True, error=str(e))
-        return None
-    if isinstance(found, StoredAnswer):
-        return _replayed(found)
-    await _settle(found, refusal, final=True)
+    else:
+        metrics.IDEMPOTENT_REQUESTS.labels("done").inc()
     return None
 
 

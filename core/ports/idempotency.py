@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from core.ports.access import Work
+
+KEY_CODES: Final = frozenset({"IDEMPOTENCY_KEY_IN_USE", "IDEMPOTENCY_KEY_REUSED"})
+"""What a request is refused with because of its key alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,6 +154,32 @@ async def test_a_refusal_before_the_work_gives_way_to_what_was_answered_before(s
         assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
 
 
+async def test_that_a_request_is_running_never_becomes_its_answer(settings: Settings) -> None:
+    async with ledger(settings) as (idempotency, _):
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(call: Call) -> Response:
+            async with call.work() as work:
+                begun.set()
+                await go_on.wait()
+                response = Response(b"{}", 201, media_type="application/json")
+                await work.answer(stored(response))
+                return response
+
+        first = asyncio.create_task(ask(idempotency, slow, once=answered_within))
+        await begun.wait()
+        for _ in range(2):
+            with pytest.raises(Conflict, match="IDEMPOTENCY_KEY_IN_USE"):
+                await ask(idempotency, Handler(201).within, once=answered_within)
+        # One that is refused before it looks at its key gives way to the one that runs, too.
+        with pytest.raises(Conflict, match="IDEMPOTENCY_KEY_IN_USE"):
+            await ask(idempotency, Handler(Invalid("no")), once=answered_within)
+        go_on.set()
+        assert (await first).status_code == 201
+        again = await ask(idempotency, Handler().within, once=answered_within)
+        assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
+
+
 async def test_a_caller_who_hangs_up_leaves_the_key_in_use(settings: Settings) -> None:
     async with ledger(settings) as (idempotency, _):
         with pytest.raises(asyncio.CancelledError):
