@@ -6,8 +6,12 @@ venue's own names.
 
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
 
 from core.model.orders import OrderState, OrderType, Side
+
+BEGUN_WITHIN_S: Final = 5.0
+"""No venue begins with what it was asked longer ago, however late that arrives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

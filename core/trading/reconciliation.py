@@ -24,7 +24,14 @@ from core.model.ledger import (
     Standing,
 )
 from core.model.orders import OrderState, OrderType
-from core.model.venues import TradingAccount, VenueOrder, VenuePosition, VenueReport, VenueView
+from core.model.venues import (
+    BEGUN_WITHIN_S,
+    TradingAccount,
+    VenueOrder,
+    VenuePosition,
+    VenueReport,
+    VenueView,
+)
 from core.ports.access import Work
 from core.ports.orders import OrderLedger
 from core.ports.venues import Venue
@@ -41,6 +48,8 @@ log = structlog.get_logger(__name__)
 
 HELD_S_MAX: Final = 0.4
 """A kill switch waits for the account, too, and has a second."""
+ARRIVED_WITHIN_S: Final = BEGUN_WITHIN_S + 1
+"""However little patience is set: what was sent since may still be on its way to a venue that will carry it out."""
 TOO_MUCH: Final = "VIEW_TOO_LARGE"
 """What a venue says that cannot show so much at once."""
 _PUZZLING: Final = frozenset({BreakSort.QUANTITY, BreakSort.RESURFACED})
@@ -270,7 +279,8 @@ class Reconciler:
         if now_ms - seen_ms < self.patience.absent_s * 1_000:
             return
         if entry.state is _S.UNKNOWN:
-            await self._never_arrived(work, entry, now_ms)
+            if now_ms - (entry.sent_at_ms or 0) >= ARRIVED_WITHIN_S * 1_000:
+                await self._never_arrived(work, entry, now_ms)
             return
         comparison.breaks.append(
             Break(sort=BreakSort.MISSING, subject=entry.order.id, detail={"state": str(entry.state)})

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -15,6 +16,7 @@ from core.model.venues import OrderChange, VenueReport
 from core.settings import Settings
 from core.trading import settling
 from core.trading.changes import OrderChanges
+from core.trading.reconciliation import ARRIVED_WITHIN_S, Patience
 from tests.engines import House, new_databases
 from tests.reconciled_accounts import (
     PRICE,
@@ -288,6 +290,19 @@ async def test_a_pending_order_that_never_arrived_is_sent_once_more(books: Recon
         assert await books.look()
     assert (await books.entry(entry.order.id)).state is _S.QUEUED
     assert await books.commands(entry.order.id) == [Command.SEND]
+
+
+async def test_little_patience_is_no_proof_while_an_order_may_still_be_on_its_way(books: Reconciled) -> None:
+    entry = await books.order(_S.UNKNOWN)
+    hasty = replace(books.reconciler, patience=Patience(sending_s=0.1, absent_s=0.1))
+    account = await books.account()
+    assert await hasty.reconcile(account)
+    await books.later(ARRIVED_WITHIN_S - 2)
+    assert await hasty.reconcile(account)
+    assert (await books.entry(entry.order.id)).state is _S.UNKNOWN
+    await books.later(2)
+    assert await hasty.reconcile(account)
+    assert (await books.entry(entry.order.id)).state is _S.QUEUED
 
 
 # -- after the end ---------------------------------------------------------------------------------------

@@ -335,12 +335,13 @@ async def test_a_killed_redis_leaves_no_wrong_answer_and_the_next_order_goes_thr
         await asyncio.to_thread(engine.wait)
         async with asyncio.timeout(15):
             while True:
+                # Two connections, and each comes back in its own time.
                 try:
                     await way.relay.announce([SOURCE])
+                    await way.relay.take()
                     break
                 except Unavailable:
                     await asyncio.sleep(0.1)
-        await way.relay.take()
         asking = asyncio.create_task(way.venue.send(ACCOUNT, make_order()))
         await way.answered(lambda command: done(command, report=REPORT))
         assert await asking == REPORT

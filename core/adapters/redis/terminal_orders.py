@@ -33,7 +33,7 @@ from core.messages.terminal_orders import (
     reply_head,
 )
 from core.model.orders import Order
-from core.model.venues import OrderChange, TradingAccount, VenueReport, VenueView
+from core.model.venues import BEGUN_WITHIN_S, OrderChange, TradingAccount, VenueReport, VenueView
 from core.ports.terminals import SourceSecrets
 from core.settings import Settings
 from core.telemetry import metrics, tracing
@@ -44,7 +44,7 @@ TAKE_TIMEOUT_S: Final = 2.0
 """A bridge takes a command at once or is not there."""
 ANSWER_TIMEOUT_S: Final = 8.0
 """From asking on. A terminal that answers later is reconciled with."""
-VALID_S: Final = 5.0
+VALID_S: Final = BEGUN_WITHIN_S
 """Then nobody begins to carry it out any more, however late it arrives."""
 WAITING_MAX: Final = 256
 """Commands that may lie before one bridge; more than a terminal could carry out while they are valid."""
