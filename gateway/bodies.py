@@ -12,6 +12,7 @@ from starlette.types import Receive
 from core.errors.exceptions import Invalid
 from gateway.problems import Unfit
 from gateway.routing import Call
+from gateway.spellings import spelled
 
 Read = TypeVar("Read", bound=msgspec.Struct)
 
@@ -19,6 +20,7 @@ BODY_TIMEOUT_S: Final = 5.0
 JSON_TYPE: Final = "application/json"
 FRAMING_HEADERS: Final = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
 _FIELD: Final = re.compile(r"(.*?) - at `\$\.?([\w\[\].]*)", re.DOTALL)
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]{1,64})`")
 _MISSING: Final = re.compile(r"missing required field `(\w+)`")
 
 
@@ -101,8 +103,10 @@ def _decoder(kind: type[Any]) -> msgspec.json.Decoder[Any]:
 def _problem(text: str) -> dict[str, str]:
     if missing := _MISSING.search(text):
         return {missing[1]: "is needed"}
+    if unknown := _UNKNOWN.match(text):
+        return {unknown[1]: "there is no such field here"}
     found = _FIELD.match(text)
-    return {found[2]: found[1]} if found else {"body": text}
+    return {found[2]: spelled(found[1])} if found else {"body": text}
 
 
 def _converted(body: bytes, kind: type[Read]) -> Read:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from core.messages.jobs import CONTENT_FORMATS, Format
 from core.messages.message import Message
 from gateway.problems import Unfit
+from gateway.spellings import spelled
 
 Asked = TypeVar("Asked", bound=Message)
 
@@ -218,7 +219,7 @@ def _unfit(text: str, kind: type[Message]) -> Unfit:
         choices = get_type_hints(kind).get(found[2])
         if isinstance(choices, type) and issubclass(choices, StrEnum):
             return Unfit("INVALID_PARAMETER", {_parameter(found[2]): f"is one of {', '.join(choices)}"})
-        return Unfit("INVALID_PARAMETER", {_parameter(found[2]): found[1]})
+        return Unfit("INVALID_PARAMETER", {_parameter(found[2]): spelled(found[1])})
     return Unfit("INVALID_PARAMETER", {"query": text})
 
 

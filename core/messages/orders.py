@@ -11,17 +11,20 @@ from core.model.ledger import Command, Fill, Holding, OrderEntry, OrderEvent, St
 from core.model.orders import OrderState
 from core.model.records import RecordId
 
+ORDER_ID_PATTERN: Final = "^[0-9A-HJKMNP-TV-Z]{26}$"
 OrderId = Annotated[
     str,
     msgspec.Meta(
         description="A ULID; later orders have greater ones.",
-        pattern="^[0-9A-HJKMNP-TV-Z]{26}$",
+        pattern=ORDER_ID_PATTERN,
         examples=["01J9ZQ3X5T8W2K4M6N7P8R9S0T"],
     ),
 ]
 Symbol = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x20\x7f]+$")]
 Tag = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 CURSOR_LENGTH_MAX: Final = 256
+TOLD_DIGITS: Final = 12
+"""Behind the point: as many as a caller may give."""
 
 
 class OrderHint(Message, frozen=True, kw_only=True):
@@ -189,10 +192,10 @@ def standing_fields(standing: Standing) -> dict[str, Any]:
 
 
 def text(value: Decimal | None) -> str | None:
-    """Return a decimal as text: all its digits, no exponent, no zeros nobody needs."""
+    """Return a decimal as text: no exponent, no zeros nobody needs, of an average no digits nobody could ask for."""
     if value is None:
         return None
-    plain = f"{value:f}"
+    plain = f"{value:.{TOLD_DIGITS}f}"
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 

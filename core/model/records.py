@@ -14,6 +14,8 @@ import msgspec
 from core.model.principals import Scope
 
 ID_PATTERN: Final = r"^[A-Za-z0-9_$#.+!@^=-]{1,64}$"
+CURRENCY_PATTERN: Final = "^[A-Z][A-Z0-9]{2,7}$"
+DECIMAL_PATTERN: Final = r"^([1-9][0-9]{0,11}(\.[0-9]{1,12})?|0\.0{0,9}[1-9][0-9]{0,9})$"
 SYMBOLS_MAX: Final = 500
 CLOSES_MIN: Final = 8
 CLOSES_MAX: Final = 1_024
@@ -25,12 +27,12 @@ RecordId = Annotated[
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Text = Annotated[str, msgspec.Meta(max_length=4_000, pattern=r"^[^\x00]*$")]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x20\x7f]+$")]
-Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,7}$", examples=["USD"])]
+Currency = Annotated[str, msgspec.Meta(pattern=CURRENCY_PATTERN, examples=["USD"])]
 Decimal = Annotated[
     str,
     msgspec.Meta(
         description="A decimal number above 0 as text, exact.",
-        pattern=r"^([1-9][0-9]{0,11}(\.[0-9]{1,12})?|0\.0{0,9}[1-9][0-9]{0,9})$",
+        pattern=DECIMAL_PATTERN,
         examples=["0.01"],
     ),
 ]
