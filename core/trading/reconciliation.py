@@ -6,8 +6,7 @@ hit. Deals are the truth for fills; the venue is the truth for what works and wh
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
@@ -19,7 +18,6 @@ from core.model.ledger import (
     Break,
     BreakSort,
     Command,
-    Holding,
     OrderEntry,
     Standing,
 )
@@ -28,7 +26,6 @@ from core.model.venues import (
     BEGUN_WITHIN_S,
     TradingAccount,
     VenueOrder,
-    VenuePosition,
     VenueReport,
     VenueView,
 )
@@ -36,8 +33,9 @@ from core.ports.access import Work
 from core.ports.orders import OrderLedger
 from core.ports.venues import Venue
 from core.trading.adoption import adopted, external_order
+from core.trading.comparison import Comparison, holding_at, stood
 from core.trading.dispatch import late
-from core.trading.hindsight import Hindsight, since_ms, until_ms
+from core.trading.hindsight import Hindsight, since_ms
 from core.trading.market import Quotes, market_of
 from core.trading.positions import net
 from core.trading.settling import Settlement
@@ -63,38 +61,6 @@ class Patience:
 
     sending_s: float
     absent_s: float
-
-
-@dataclass(slots=True, kw_only=True)
-class Comparison:
-    """One account's orders beside its venue's. notional: of its positions; breaks: what was found to differ."""
-
-    account: TradingAccount
-    view: VenueView
-    notional: Decimal | None
-    now_ms: int
-    known: Sequence[OrderEntry]
-    strays: Strays
-    breaks: list[Break] = field(default_factory=list)
-    _working: dict[str, VenueOrder] = field(init=False)
-    _ended: dict[str, VenueOrder] = field(init=False)
-    _dealt: set[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._working, self._ended = _by_mark(self.view.orders), _by_mark(self.view.ended)
-        self._dealt = {mark for deal in self.view.deals for mark in (deal.tag, deal.order)}
-        self._dealt = (self._dealt | {position.tag for position in self.view.positions}) - {""}
-
-    def reported(self, entry: OrderEntry) -> VenueOrder | None:
-        """Return what the venue says of an order, by its tag or its ticket; what works before what has ended."""
-        marks = (entry.order.id, entry.venue_order)
-        return next(
-            (where[mark] for where in (self._working, self._ended) for mark in marks if mark in where), None
-        )
-
-    def traded(self, entry: OrderEntry) -> bool:
-        """Whether a deal or a position shows that the venue has had the order."""
-        return not self._dealt.isdisjoint((entry.order.id, entry.venue_order))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +167,7 @@ class Reconciler:
         comparison.breaks += comparison.strays.breaks
         # It counts refused orders too, and those may just have changed.
         standing = await self.ledger.lock_account(work, comparison.account.id)
-        await self.ledger.stand(work, self._stood(standing, comparison))
+        await self.ledger.stand(work, stood(standing, comparison))
         await self.ledger.note_breaks(work, comparison.account.id, comparison.breaks)
 
     async def _take_deals(self, work: Work, comparison: Comparison) -> None:
@@ -337,7 +303,7 @@ class Reconciler:
     async def _hold(self, work: Work, comparison: Comparison, *, first: bool) -> None:
         """Take the venue's positions. Where the deals we know would make others, that is a break."""
         ours = await self.ledger.holdings(work, comparison.account.id)
-        theirs = [_holding(comparison.account.id, one) for one in comparison.view.positions]
+        theirs = [holding_at(comparison.account.id, one) for one in comparison.view.positions]
         symbols = sorted({one.symbol for one in (*ours, *theirs)})
         for symbol in symbols:
             here, there = net(ours, symbol), net(theirs, symbol)
@@ -351,27 +317,6 @@ class Reconciler:
                 )
         if list(ours) != theirs:
             await self.ledger.hold(work, comparison.account.id, theirs)
-
-    def _stood(self, standing: Standing, comparison: Comparison) -> Standing:
-        view, now_ms = comparison.view, comparison.now_ms
-        today = datetime.fromtimestamp(now_ms / 1_000, UTC).date()
-        new_day = standing.day != today
-        equity = view.equity
-        peaks = [value for value in (standing.peak_equity, equity) if value is not None]
-        return replace(
-            standing,
-            balance=view.balance,
-            equity=equity,
-            margin=view.margin,
-            margin_free=view.margin_free,
-            notional=comparison.notional,
-            day=today if equity is not None else standing.day,
-            day_start_equity=equity if new_day and equity is not None else standing.day_start_equity,
-            peak_equity=max(peaks) if peaks else None,
-            deals_until_ms=until_ms(view.at_ms, now_ms),
-            viewed_at_ms=now_ms,
-            reconciled_at_ms=now_ms,
-        )
 
     async def _notional(self, account: TradingAccount, view: VenueView) -> Decimal | None:
         total = Decimal(0)
@@ -391,23 +336,3 @@ def _tell(account: TradingAccount, breaks: Sequence[Break]) -> None:
         log.warning(
             "reconcile.break", account=account.id, sort=found.sort, subject=found.subject, **found.detail
         )
-
-
-def _by_mark(orders: Sequence[VenueOrder]) -> dict[str, VenueOrder]:
-    """Return orders by their tags and tickets, of which none is empty."""
-    return {mark: one for one in reversed(orders) for mark in (one.tag, one.ticket) if mark}
-
-
-def _holding(account: str, position: VenuePosition) -> Holding:
-    return Holding(
-        account=account,
-        ticket=position.ticket,
-        symbol=position.symbol,
-        side=position.side,
-        volume=position.volume,
-        price_open=position.price_open,
-        stop_loss=position.stop_loss,
-        take_profit=position.take_profit,
-        order=position.tag,
-        opened_at_ms=position.at_ms,
-    )
