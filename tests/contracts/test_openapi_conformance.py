@@ -16,7 +16,7 @@ from tests.engines import House
 from tests.gateways import DAY_MS, FrontDoor, tick
 
 SEED = 20_000
-EXAMPLES_MAX = 16
+EXAMPLES_MAX = 10
 """Sensible and absurd requests each operation is fuzzed with, beside those that cover every limit of its schema."""
 REQUESTS_MIN = 2_000
 SHOWN_MAX = 12
