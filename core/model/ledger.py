@@ -141,13 +141,15 @@ class Listing:
 class DeskFacts:
     """What the ledger knows when an order is judged. now_ms: the database's clock, which all of it is told by.
 
-    exposure: of the order's symbol. margin_moving, notional_moving: of orders the venue's view has not counted yet.
-    submits: of the last minute; twins: orders like it since the duplicate window began.
+    exposure: of the order's symbol; named: of the position it names alone. margin_moving, notional_moving: of orders
+    the venue's view has not counted yet. submits: of the last minute; twins: orders like it since the duplicate window
+    began.
     """
 
     now_ms: int
     standing: Standing
     exposure: Exposure
+    named: Exposure
     margin_moving: Decimal
     notional_moving: Decimal
     submits: int

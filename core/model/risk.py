@@ -100,7 +100,8 @@ class RiskFacts:
     halts: kill switches that cover the order, by scope and id; id_used: its client order id was seen before; twins: how
     many like it came within the duplicate window; submits: those of the last minute; notional: of the account's
     positions and working orders, in its currency; quote_rate: the account's currency for one of the quote currency;
-    approval: the one it names, None where it names none.
+    approval: the one it names, None where it names none. reducible: what the order could make smaller, where that is
+    not all there is of its symbol: on a hedging account it is the position the order names.
     """
 
     at_ms: int
@@ -112,6 +113,7 @@ class RiskFacts:
     quote: QuoteSeen | None = None
     quote_rate: Decimal | None = None
     exposure: Exposure | None = None
+    reducible: Exposure | None = None
     notional: Decimal | None = None
     id_used: bool = False
     twins: int = 0

@@ -121,7 +121,8 @@ class Dispatcher:
         order = entry.order
         entries = await self.ledger.in_motion(work, order.account)
         held = await self.ledger.holdings(work, order.account)
-        return bool(growing(entries, held, (order.id,)))
+        standing = await self.ledger.lock_account(work, order.account)
+        return bool(growing(entries, held, (order.id,), hedging=standing.account.hedging))
 
     async def _ask(self, account: TradingAccount, entry: OrderEntry) -> VenueReport:
         try:

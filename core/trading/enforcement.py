@@ -67,7 +67,7 @@ class Enforcer:
             if reducing:
                 held = await self.ledger.holdings(work, account.id)
                 staying = [entry for entry in entries if entry.order.id not in halted]
-                stopped = halted | growing(staying, held, reducing)
+                stopped = halted | growing(staying, held, reducing, hedging=account.hedging)
             for entry in entries:
                 if entry.order.id in stopped:
                     count += await self._stop(work, entry, covering[entry.order.id])

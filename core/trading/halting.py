@@ -28,27 +28,31 @@ def covers(one: Restriction, account: str, strategy: str) -> bool:
     return one.scope is not SwitchScope.STRATEGY or one.target == strategy
 
 
-def growing(entries: Iterable[OrderEntry], held: Sequence[Holding], covered: Iterable[str]) -> frozenset[str]:
+def growing(
+    entries: Iterable[OrderEntry], held: Sequence[Holding], covered: Iterable[str], *, hedging: bool
+) -> frozenset[str]:
     """Return the ids of those `covered` orders that could let a position grow or turn, filled beside the others.
 
-    entries: the account's orders in motion, oldest first. What nobody can stop any more comes before what can be.
+    entries: the account's orders in motion, oldest first. What nobody can stop any more comes before what can be. On a
+    hedging account an order makes only that position smaller which it names.
     """
     ids = frozenset(covered)
     lots: defaultdict[str, Decimal] = defaultdict(Decimal)
     for one in held:
-        lots[one.symbol] += one.side.sign * one.volume
+        lots[one.ticket if hedging else one.symbol] += one.side.sign * one.volume
     # One that is being taken back leaves its place to others: it would keep them all from staying otherwise.
     staying = [one for one in entries if one.state is not _S.PENDING_CANCEL]
     found: set[str] = set()
     for entry in sorted(staying, key=lambda one: one.order.id in ids and one.state in _STOPPABLE):
         order, left = entry.order, entry.order.volume - entry.filled_volume
-        room = -lots[order.symbol] * order.side.sign
+        name = order.position if hedging else order.symbol
+        room = -lots[name] * order.side.sign
         if left <= room:
-            lots[order.symbol] += order.side.sign * left
+            lots[name] += order.side.sign * left
         elif order.id in ids:
             found.add(order.id)
         elif room > 0:
-            lots[order.symbol] = Decimal(0)
+            lots[name] = Decimal(0)
     return frozenset(found)
 
 

@@ -30,8 +30,9 @@ def assess(order: Order, facts: RiskFacts, limits: RiskLimits) -> tuple[Denial, 
     )
 
 
-def reduces(order: Order, exposure: Exposure | None) -> bool:
-    """Tell whether the order can only make the position smaller, whatever else is still working."""
+def reduces(order: Order, facts: RiskFacts) -> bool:
+    """Tell whether the order can only make a position smaller, whatever else is still working."""
+    exposure = facts.exposure if facts.reducible is None else facts.reducible
     if exposure is None:
         return False
     working = exposure.working_buys if order.side is Side.BUY else exposure.working_sells
@@ -43,7 +44,7 @@ def _system(order: Order, facts: RiskFacts, _limits: RiskLimits) -> Iterator[Rea
     if facts.state is TradingState.HALTED or facts.halts:
         scopes = ", ".join(facts.halts) or "everything"
         yield "TRADING_HALTED", f"trading is halted for {scopes}", {"state": facts.state, "halts": scopes}
-    if facts.state is TradingState.REDUCING and not reduces(order, facts.exposure):
+    if facts.state is TradingState.REDUCING and not reduces(order, facts):
         yield (
             "REDUCING_ONLY",
             "only orders that make a position smaller are let through",
@@ -51,7 +52,7 @@ def _system(order: Order, facts: RiskFacts, _limits: RiskLimits) -> Iterator[Rea
         )
     if facts.reconciling:
         yield "RECONCILING", "what the venue holds is still being compared with what we know", {}
-    if order.reduce_only and not reduces(order, facts.exposure):
+    if order.reduce_only and not reduces(order, facts):
         position = None if facts.exposure is None else facts.exposure.position
         yield "NOT_REDUCING", "a reduce-only order may not open or turn a position", {"position": position}
 
@@ -132,10 +133,11 @@ def _price(order: Order, facts: RiskFacts, limits: RiskLimits) -> Iterator[Reaso
         yield "NO_QUOTE", "there is no quote to hold the price against", {}
         return
     age_ms = facts.at_ms - quote.time_ms
-    if age_ms > limits.quote_age_ms_max:
+    # One that is dated ahead of us would never grow old.
+    if abs(age_ms) > limits.quote_age_ms_max:
         yield (
             "QUOTE_STALE",
-            "the newest quote is too old",
+            "the newest quote is too old, or dated ahead of us",
             {"age_ms": age_ms, "max_ms": limits.quote_age_ms_max},
         )
     for name in ("price", "stop_price"):
@@ -199,7 +201,7 @@ def _size(order: Order, facts: RiskFacts, limits: RiskLimits) -> Iterator[Reason
         yield "EXPOSURE_UNKNOWN", "what the account holds, or what it is worth, is not known", {}
         return
     worst = abs(facts.exposure.worst(order.side, order.volume))
-    if worst > limits.position_max and not reduces(order, facts.exposure):
+    if worst > limits.position_max and not reduces(order, facts):
         yield (
             "POSITION_LIMIT",
             "the position could become too large",
@@ -213,7 +215,7 @@ def _size(order: Order, facts: RiskFacts, limits: RiskLimits) -> Iterator[Reason
             "worth more than one order may be",
             {"notional": notional, "max": limits.notional_max},
         )
-    if reduces(order, facts.exposure):
+    if reduces(order, facts):
         return
     if facts.notional is None or facts.notional + notional > limits.account_notional_max:
         seen = {"held": facts.notional, "notional": notional, "max": limits.account_notional_max}
@@ -221,7 +223,7 @@ def _size(order: Order, facts: RiskFacts, limits: RiskLimits) -> Iterator[Reason
 
 
 def _margin(order: Order, facts: RiskFacts, limits: RiskLimits) -> Iterator[Reason]:
-    if reduces(order, facts.exposure):
+    if reduces(order, facts):
         return
     account = facts.account
     if account is None or account.margin_free is None or account.margin_needed is None:
@@ -249,7 +251,7 @@ def _losses(order: Order, facts: RiskFacts, limits: RiskLimits) -> Iterator[Reas
     if rejects >= limits.consecutive_rejects_max:
         seen: Mapping[str, object] = {"rejects": rejects, "max": limits.consecutive_rejects_max}
         yield "TOO_MANY_REJECTS", "the venue has refused too many in a row", seen
-    if reduces(order, facts.exposure):
+    if reduces(order, facts):
         return
     yield from overdone(account.equity, account.day_start_equity, account.peak_equity, limits)
 

@@ -14,7 +14,7 @@ from core.model.approvals import Approval
 from core.model.audit import AuditEvent
 from core.model.ledger import VIEW_AGE_MS_MAX, DeskFacts, Listing, OrderEntry, magic_of
 from core.model.orders import Order, OrderState, Side
-from core.model.risk import AccountFacts, Denial, RiskFacts, RiskRules
+from core.model.risk import AccountFacts, Denial, Exposure, RiskFacts, RiskRules
 from core.ports.access import Work
 from core.ports.approvals import Approvals
 from core.ports.audit import AuditTrail
@@ -118,13 +118,16 @@ def without(known: DeskFacts, entry: OrderEntry) -> DeskFacts:
     """Return what is known as if the order were not there."""
     order = entry.order
     left = order.volume - entry.filled_volume
-    exposure = known.exposure
-    if order.side is Side.BUY:
-        exposure = replace(exposure, working_buys=exposure.working_buys - left)
-    else:
-        exposure = replace(exposure, working_sells=exposure.working_sells - left)
     held = known.notional_moving - entry.notional * left / order.volume
-    return replace(known, exposure=exposure, notional_moving=held)
+    named = _less(known.named, order.side, left) if order.position else known.named
+    exposure = _less(known.exposure, order.side, left)
+    return replace(known, exposure=exposure, named=named, notional_moving=held)
+
+
+def _less(exposure: Exposure, side: Side, volume: Decimal) -> Exposure:
+    if side is Side.BUY:
+        return replace(exposure, working_buys=exposure.working_buys - volume)
+    return replace(exposure, working_sells=exposure.working_sells - volume)
 
 
 def risk_facts(
@@ -154,6 +157,7 @@ def risk_facts(
         quote=market.quote,
         quote_rate=market.rate,
         exposure=known.exposure,
+        reducible=known.named if account.hedging else None,
         notional=held,
         id_used=known.id_used,
         twins=known.twins,

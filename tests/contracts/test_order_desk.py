@@ -162,6 +162,26 @@ async def test_what_works_and_what_is_held_counts_as_exposure_of_its_symbol(book
     )
 
 
+async def test_what_is_held_and_works_of_the_position_an_order_names_is_told_apart(books: Books) -> None:
+    await books.kept(volume=Decimal("0.3"), position="1")
+    await books.kept(volume=Decimal("0.2"), position="2")
+    await books.kept(volume=Decimal("0.1"))
+    async with books.work() as work:
+        for ticket, volume in (("1", 2), ("2", 5)):
+            await work.connection.execute(
+                "insert into positions (tenant, account, ticket, symbol, side, volume, price_open, order_id,"
+                " opened_at_ms) values ($1, $2, $3, $4, 'sell', $5, 1.1, '', 0)",
+                OURS,
+                books.name,
+                ticket,
+                SYMBOL,
+                volume,
+            )
+    named = (await facts(books, position="1")).named
+    assert (named.position, named.working_buys, named.working_sells) == (-2, Decimal("0.3"), 0)
+    assert (await facts(books)).named.position == 0
+
+
 async def test_margin_of_orders_the_venue_may_not_have_heard_of_is_moving(books: Books) -> None:
     for way in [(), (_S.SENDING,), (_S.SENDING, _S.REJECTED)]:
         entry = await books.walked(*way)

@@ -48,7 +48,7 @@ async def test_what_an_order_is_judged_by_is_found_without_reading_what_is_long_
         await connection.execute(HISTORY, TENANT, books.name, SYMBOL, LONG)
         await connection.execute("analyze orders")
     seen = datetime.now(UTC) - timedelta(seconds=5)
-    asked = (TENANT, books.name, SYMBOL, "buy", "market", seen, Decimal(1), None, None, 60.0, "mine")
+    asked = (TENANT, books.name, SYMBOL, "buy", "market", seen, Decimal(1), None, None, 60.0, "mine", "")
     async with books.hub["order_ledger"].work(TENANT) as work:
         text = await work.connection.fetchval(f"explain (analyze, format json) {_FACTS}", *asked)
         facts = await work.connection.fetchrow(_FACTS, *asked)

@@ -50,19 +50,25 @@ _FACTS: Final = f"""
 select clock_timestamp() as now, moving.*, lately.*,
     (select coalesce(sum(case side when 'buy' then volume else -volume end), 0) from positions
         where tenant = $1 and account = $2 and symbol = $3) as position,
+    (select coalesce(sum(case side when 'buy' then volume else -volume end), 0) from positions
+        where tenant = $1 and account = $2 and symbol = $3 and ticket = $12) as named,
     $11::text <> '' and exists(select from orders where tenant = $1 and account = $2 and client_order_id = $11
         and state <> 'DENIED') as id_used
 from (
     select coalesce(sum(volume - filled_volume) filter (where working and symbol = $3 and side = 'buy'), 0) as buys,
         coalesce(sum(volume - filled_volume) filter (where working and symbol = $3 and side = 'sell'), 0) as sells,
+        coalesce(sum(volume - filled_volume) filter (where working and symbol = $3 and side = 'buy'
+            and position = $12), 0) as named_buys,
+        coalesce(sum(volume - filled_volume) filter (where working and symbol = $3 and side = 'sell'
+            and position = $12), 0) as named_sells,
         coalesce(sum(margin_needed) filter (where uncounted), 0) as margin_moving,
         coalesce(sum(case when uncounted then notional else notional * (volume - filled_volume) / volume end), 0)
             as notional_moving
     from (
-        select symbol, side, volume, filled_volume, notional, margin_needed,
+        select symbol, side, position, volume, filled_volume, notional, margin_needed,
             state in {UNCOUNTED} or updated_at > coalesce($6::timestamptz, '-infinity') as uncounted, true as working
         from orders where tenant = $1 and account = $2 and state in {WORKING}
-        union all select symbol, side, volume, filled_volume, notional, margin_needed, true, false
+        union all select symbol, side, position, volume, filled_volume, notional, margin_needed, true, false
         from orders where tenant = $1 and account = $2 and state = 'FILLED'
             and updated_at > coalesce($6::timestamptz, '-infinity')
     ) o
@@ -124,11 +130,15 @@ class PostgresOrderDesk:
             order.stop_price,
             window_ms / 1_000,
             order.client_order_id,
+            order.position,
         )
         return DeskFacts(
             now_ms=ms(row["now"]) or 0,
             standing=standing,
             exposure=Exposure(position=row["position"], working_buys=row["buys"], working_sells=row["sells"]),
+            named=Exposure(
+                position=row["named"], working_buys=row["named_buys"], working_sells=row["named_sells"]
+            ),
             margin_moving=row["margin_moving"],
             notional_moving=row["notional_moving"],
             submits=row["submits"],

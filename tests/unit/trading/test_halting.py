@@ -1,5 +1,6 @@
 """Which orders may stay while positions are only to become smaller."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -38,7 +39,7 @@ def held(side: Side, lots: str, symbol: str = "EURUSD") -> Holding:
 
 def stopped(*entries: OrderEntry, holding: Holding | None = None) -> set[str]:
     held_now = [] if holding is None else [holding]
-    return set(growing(entries, held_now, [one.order.id for one in entries]))
+    return set(growing(entries, held_now, [one.order.id for one in entries], hedging=False))
 
 
 def test_where_nothing_is_held_every_order_would_open_something() -> None:
@@ -80,7 +81,21 @@ def test_what_is_being_taken_back_takes_nobodys_place() -> None:
 
 def test_an_order_that_is_not_covered_is_never_named() -> None:
     mine, others = entry("a", Side.SELL, "1"), entry("b", Side.SELL, "1")
-    assert growing([mine, others], [held(Side.BUY, "1")], ["a"]) == {"a"}
+    assert growing([mine, others], [held(Side.BUY, "1")], ["a"], hedging=False) == {"a"}
+
+
+def test_on_a_hedging_account_an_order_makes_smaller_what_it_names_and_nothing_else() -> None:
+    legs = [held(Side.BUY, "1"), replace(held(Side.SELL, "1"), ticket="2")]
+    closes = naming("1", entry("a", Side.SELL, "1"))
+    again = naming("1", entry("b", Side.SELL, "1"))
+    beside = entry("c", Side.SELL, "1")
+    grows = naming("2", entry("d", Side.SELL, "1"))
+    entries = [closes, again, beside, grows]
+    assert growing(entries, legs, ["a", "b", "c", "d"], hedging=True) == {"b", "c", "d"}
+
+
+def naming(ticket: str, one: OrderEntry) -> OrderEntry:
+    return replace(one, order=replace(one.order, position=ticket))
 
 
 ORDERS = st.lists(st.tuples(st.sampled_from(Side), st.integers(1, 9), st.sampled_from(STOPPABLE)), max_size=8)

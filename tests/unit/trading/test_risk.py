@@ -218,6 +218,39 @@ def test_orders_at_work_count_against_what_is_left_to_reduce() -> None:
     assert codes((replace(ORDER, reduce_only=True), held, LIMITS)) == ["NOT_REDUCING"]
 
 
+@pytest.mark.parametrize(
+    ("named", "passes"),
+    [
+        (Exposure(position=D(-2)), True),
+        (Exposure(position=D(-2), working_buys=D("1.5")), False),
+        (Exposure(), False),
+        (Exposure(position=D(2)), False),
+    ],
+    ids=["it is there", "another closes it already", "it names none", "it would grow"],
+)
+def test_on_a_hedging_account_only_the_position_an_order_names_is_made_smaller(
+    named: Exposure, passes: bool
+) -> None:
+    """The other way round without one, an order opens a position beside those there are."""
+    held = replace(FACTS, exposure=Exposure(position=D(-9)), reducible=named, notional=D(9_000_000))
+    denied = codes((ORDER, held, LIMITS))
+    assert denied == ([] if passes else ["ACCOUNT_NOTIONAL_LIMIT"])
+    reducing = replace(held, state=TradingState.REDUCING, notional=D(0))
+    assert codes((ORDER, reducing, LIMITS)) == ([] if passes else ["REDUCING_ONLY"])
+
+
+def test_one_leg_of_a_flat_pair_may_be_closed() -> None:
+    pair = replace(
+        FACTS, state=TradingState.REDUCING, exposure=Exposure(), reducible=Exposure(position=D(-2))
+    )
+    assert codes((replace(ORDER, reduce_only=True), pair, LIMITS)) == []
+
+
+def test_a_quote_dated_ahead_of_us_is_none_of_now() -> None:
+    assert codes(facts(at_ms=FACTS.quote.time_ms - 5_001)) == ["QUOTE_STALE"]
+    assert codes(facts(at_ms=FACTS.quote.time_ms - 5_000)) == []
+
+
 def test_a_denial_tells_the_numbers_it_was_decided_by() -> None:
     (denial,) = assess(*limits(volume_max=D("0.50")))
     assert denial.numbers == {"volume": "1", "max": "0.50"}
