@@ -113,7 +113,9 @@ class TruthVenue:
             book.hidden.add(order.id)
             raise UnknownOutcome("no answer")
         deals = tuple(deal for deal in book.deals if deal.order == ticket)
-        report = VenueReport(state=_found(book, ticket).state, order=ticket, deals=deals)
+        # Lost meanwhile, it was taken all the same, and that is what is answered.
+        found = book.working.get(ticket) or book.ended.get(ticket)
+        report = VenueReport(state=_S.ACCEPTED if found is None else found.state, order=ticket, deals=deals)
         if trouble is Trouble.PLACED_THEN_REJECTED and ticket in book.working:
             self._end(book, ticket, _S.REJECTED)
         return report
@@ -320,10 +322,6 @@ class TruthVenue:
         if state is _S.REJECTED and order.volume_left < order.volume:
             state = _S.CANCELED
         book.ended[ticket] = replace(order, state=state, at_ms=_now_ms())
-
-
-def _found(book: Book, ticket: str) -> VenueOrder:
-    return book.working.get(ticket) or book.ended[ticket]
 
 
 def _deal(book: Book, order: VenueOrder, volume: Decimal, closes: str) -> Deal:
