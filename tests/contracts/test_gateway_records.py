@@ -149,7 +149,7 @@ def test_who_does_not_say_which_version_changes_nothing(
         ({"title": "a\nb"}, "title"),
         ({"id": "a/b"}, "id"),
         ({"id": ""}, "id"),
-        ({"balance": 1}, "body"),
+        ({"balance": 1}, "balance"),
     ],
     ids=["case", "zero", "text", "choice", "line", "slash", "empty", "unknown"],
 )
